@@ -1,0 +1,9 @@
+"""Pure decisions: values in, values out.
+
+    Update ──▶ snapshot.apply ──▶ Snapshot ──▶ table.compile_table ──▶ Table (immutable, swapped in one reference)
+    request ──▶ intentions / routes / splits / balance  ──▶ Decision, Route, Leg, Endpoint (each with its reason)
+
+Nothing in this package knows a socket, a clock, a random source, a log or the environment: the current time, a
+random draw in [0, 1) and the state of counters come in as arguments. `dataplane` and `controlplane` import it; it
+imports neither.
+"""

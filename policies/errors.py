@@ -1,0 +1,166 @@
+"""Every error that Lictor raises on purpose, in one tree.
+
+    MeshError
+    ├── ConfigError           the operator's file, flag or environment; carries every problem found
+    ├── IdentityError         a certificate or SPIFFE ID that proves nothing
+    ├── FilterError           a go-bexpr filter that does not parse or does not fit its row
+    ├── EntryError            a config entry or intention that cannot be understood; costs only itself
+    │   └── ChainError        a discovery chain that cannot be compiled or read
+    ├── CatalogError          Consul did not give what was asked
+    │   ├── CatalogUnreachable    no connection, or it broke
+    │   ├── CatalogTimedOut       no answer in time
+    │   ├── CatalogRateLimited    429
+    │   ├── CatalogFault          5xx, no leader
+    │   ├── CatalogBadAnswer      an answer that is not what the API promises
+    │   ├── CatalogForbidden      403: token missing, unknown or without permission      (terminal)
+    │   ├── CatalogNotFound       404                                                    (terminal)
+    │   └── CatalogRefused        other 4xx: the request itself is wrong                 (terminal)
+    ├── IssuerError           no leaf
+    │   ├── IssuerUnreachable     no connection, timeout, sealed, rate limited, 5xx
+    │   ├── IssuerForbidden       credentials refused: a new login is needed             (terminal)
+    │   ├── IssuerRefused         the request violates the role                          (terminal)
+    │   └── BadLeaf               an answer that is not the certificate that was asked for
+    └── UpstreamError         the other end of a proxied exchange
+        ├── ConnectFailed
+        └── ConnectTimedOut
+
+`terminal` errors do not get better by asking again; everything else is retried with back-off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class MeshError(Exception):
+    """Root of the tree."""
+
+    terminal: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake: where it stands, what is wrong, how to mend it."""
+
+    where: str
+    message: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        """Return the problem as one line for a person."""
+        text = f"{self.where}: {self.message}"
+        return f"{text}; {self.fix}" if self.fix else text
+
+
+class ConfigError(MeshError):
+    """The operator's input is wrong. Carries every problem at once, in the order of the input."""
+
+    terminal = True
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+class IdentityError(MeshError):
+    """A peer or a SPIFFE ID proves nothing. `reason` is a short fixed word for counters, such as `two_uris`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class FilterError(MeshError):
+    """A filter does not parse, or its selector does not fit the row it is asked about."""
+
+
+class EntryError(MeshError):
+    """A config entry or intention that cannot be understood."""
+
+
+class ChainError(EntryError):
+    """A discovery chain that cannot be compiled or read."""
+
+
+class CatalogError(MeshError):
+    """Consul did not give what was asked. `where` is the method and path, never a token."""
+
+    def __init__(self, where: str, detail: str) -> None:
+        super().__init__(f"{where}: {detail}")
+        self.where = where
+        self.detail = detail
+
+
+class CatalogUnreachable(CatalogError):
+    """No connection to the agent, or it broke before the answer was whole."""
+
+
+class CatalogTimedOut(CatalogError):
+    """No answer in time."""
+
+
+class CatalogRateLimited(CatalogError):
+    """429: too many requests or connections."""
+
+
+class CatalogFault(CatalogError):
+    """5xx, among them "No cluster leader"."""
+
+
+class CatalogBadAnswer(CatalogError):
+    """An answer that is not what the API promises: not JSON, or of another shape."""
+
+
+class CatalogForbidden(CatalogError):
+    """403: the token is missing, unknown or lacks a permission."""
+
+    terminal = True
+
+
+class CatalogNotFound(CatalogError):
+    """404."""
+
+    terminal = True
+
+
+class CatalogRefused(CatalogError):
+    """Another 4xx: the request itself is wrong."""
+
+    terminal = True
+
+
+class IssuerError(MeshError):
+    """No leaf."""
+
+
+class IssuerUnreachable(IssuerError):
+    """The issuer cannot be asked just now: no connection, timeout, sealed, rate limited or 5xx."""
+
+
+class IssuerForbidden(IssuerError):
+    """The credentials are refused: a new login is needed."""
+
+    terminal = True
+
+
+class IssuerRefused(IssuerError):
+    """The request violates the role; asking again does not help."""
+
+    terminal = True
+
+
+class BadLeaf(IssuerError):
+    """The issuer answered with something else than the certificate that was asked for."""
+
+
+class UpstreamError(MeshError):
+    """The other end of a proxied exchange failed."""
+
+
+class ConnectFailed(UpstreamError):
+    """Refused, reset, or its certificate is not the expected one."""
+
+
+class ConnectTimedOut(UpstreamError):
+    """No connection within the connect timeout."""

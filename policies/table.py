@@ -1,0 +1,160 @@
+"""The table: all that the data path needs to know, immutable, compiled from a snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from policies.identity import SpiffeId
+from policies.intentions import Action, Intentions
+from policies.routes import HeaderModifiers, RetryPolicy, RouteMatch
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One healthy instance that may be dialled. `weight` >= 1."""
+
+    instance_id: str
+    address: str
+    port: int
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBalancer:
+    """How to choose an endpoint (`service-resolver` LoadBalancer). Policies by Consul's names."""
+
+    policy: str = "round_robin"  # round_robin, least_request, random, ring_hash, maglev
+    choice_count: int = 2
+    minimum_ring_size: int = 1024
+    maximum_ring_size: int = 8192
+    hash_policies: tuple[HashPolicy, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HashPolicy:
+    """One source of the hash of ring_hash and maglev."""
+
+    field_name: str  # header, cookie, query_parameter, source_ip
+    value: str = ""
+    terminal: bool = False
+    cookie_ttl: float | None = None
+    cookie_session: bool = False
+    cookie_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A discovery-chain target with its endpoints. `spiffe_id` is what its certificate must say, `sni` what is sent."""
+
+    target: str
+    service: str
+    subset: str
+    datacenter: str
+    sni: str
+    spiffe_id: SpiffeId
+    endpoints: tuple[Endpoint, ...]
+    balancer: LoadBalancer
+    connect_timeout: float  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One arm of a split. `clusters` is the primary target and then its failovers, in order."""
+
+    weight: float
+    clusters: tuple[Cluster, ...]
+    request_headers: HeaderModifiers | None = None
+    response_headers: HeaderModifiers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What happens to requests that match. `match` None takes all. Timeouts in seconds, None = no limit."""
+
+    match: RouteMatch | None
+    legs: tuple[Leg, ...]
+    prefix_rewrite: str = ""
+    request_timeout: float | None = 15.0
+    idle_timeout: float | None = 300.0
+    retry: RetryPolicy | None = None
+    request_headers: HeaderModifiers | None = None
+    response_headers: HeaderModifiers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """One upstream as seen from here: its protocol (tcp, http, http2, grpc) and its routes, first match wins."""
+
+    service: str
+    protocol: str
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamListener:
+    """A loopback listener for one upstream. `upstream` is the key into `Table.outbounds`."""
+
+    upstream: str
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathNormalization:
+    """How paths are brought to one form before intentions judge them (`mesh` HTTP.Incoming.RequestNormalization)."""
+
+    enabled: bool = True
+    merge_slashes: bool = False
+    escaped_slashes: str = "IMPLEMENTATION_SPECIFIC_DEFAULT"
+    underscores: str = "ALLOW"
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """The mTLS half: who may come in, and the local app behind it."""
+
+    service: str
+    protocol: str
+    bind_address: str
+    bind_port: int
+    local_address: str
+    local_port: int
+    intentions: Intentions
+    default: Action
+    local_connect_timeout: float = 5.0
+    local_request_timeout: float | None = None
+    max_connections: int = 0  # 0 = no limit
+    normalization: PathNormalization = field(default_factory=PathNormalization)
+    sanitize_xfcc: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualHost:
+    """Hosts of one service on an ingress listener. Hosts are lower case, may start with `*.` or end in `.*`, or be `*`."""
+
+    outbound: str  # key into Table.outbounds
+    hosts: tuple[str, ...]
+    request_headers: HeaderModifiers | None = None
+    response_headers: HeaderModifiers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IngressListener:
+    """One listener of the `ingress-gateway` entry. For tcp there is exactly one virtual host."""
+
+    address: str
+    port: int
+    protocol: str
+    virtual_hosts: tuple[VirtualHost, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Everything at once. `identity` is who we are; outbounds by upstream key."""
+
+    identity: SpiffeId
+    inbound: Inbound | None = None
+    outbounds: Mapping[str, Outbound] = field(default_factory=dict)
+    listeners: tuple[UpstreamListener, ...] = ()
+    ingress: tuple[IngressListener, ...] = ()
