@@ -1,19 +1,32 @@
 """The snapshot: all that one proxy has heard, and the one function that makes the next one.
 
-None means "not heard yet"; an empty tuple or mapping means "heard, and there is nothing".
-`wanted` says what to watch next, `missing` what is still waited for, `apply` takes one update.
+A watch that is not in `heard` has not answered yet; an empty answer is a heard one. `wanted` says what to watch next,
+`missing` what is still waited for, `apply` takes one update. An answer that cannot be understood costs only itself:
+the last good one stays, and the problem is kept beside it.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
-from policies.errors import Problem
+from policies.chain import Chain, Target, parse_chain
+from policies.errors import EntryError, MeshError, Problem
 from policies.identity import Leaf, Roots
-from policies.intentions import Action, Intentions
+from policies.ingress import (
+    GatewayService,
+    IngressEntry,
+    exposed,
+    parse_gateway_services,
+    parse_ingress,
+)
+from policies.instances import Instance, parse_instances
+from policies.intentions import Action, Intentions, parse_intentions
+from policies.mesh import Mesh, parse_mesh
+from policies.proxies import Registration, parse_registration
+from policies.weak import items, mapping
 
 
 class Role(enum.Enum):
@@ -127,3 +140,240 @@ class Heard:
 
 
 Update = LeafUpdate | Heard
+
+
+# --- the snapshot --------------------------------------------------------------------------------------------------
+
+Answer = Roots | Registration | Intentions | Action | Mesh | Chain | tuple[Instance, ...] | IngressEntry | tuple[
+    GatewayService, ...
+]
+
+_A = TypeVar("_A")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that one proxy has heard. Made by `apply` alone; tests replay updates."""
+
+    role: Role
+    proxy_id: str
+    leaf: Leaf | None = None
+    heard: Mapping[Watch, Answer] = field(default_factory=dict)
+    problems: Mapping[Watch, tuple[Problem, ...]] = field(default_factory=dict)
+
+    @property
+    def registration(self) -> Registration | None:
+        """Our own registration with central config merged in."""
+        return self._get(RegistrationWatch(self.proxy_id), Registration)
+
+    @property
+    def roots(self) -> Roots | None:
+        """The trust bundle."""
+        return self._get(RootsWatch(), Roots)
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The `mesh` entry; all defaults when there is none."""
+        return self._get(MeshWatch(), Mesh)
+
+    @property
+    def intentions(self) -> Intentions | None:
+        """The intentions whose destination is our service."""
+        registration = self.registration
+        return self._get(IntentionsWatch(registration.service), Intentions) if registration else None
+
+    @property
+    def default_action(self) -> Action | None:
+        """What the agent does where no intention matches."""
+        registration = self.registration
+        return self._get(DefaultActionWatch(registration.service), Action) if registration else None
+
+    @property
+    def ingress(self) -> IngressEntry | None:
+        """The `ingress-gateway` entry of our service."""
+        registration = self.registration
+        return self._get(IngressWatch(registration.service), IngressEntry) if registration else None
+
+    @property
+    def gateway_services(self) -> tuple[GatewayService, ...] | None:
+        """The rows of gateway-services of our service."""
+        registration = self.registration
+        if registration is None:
+            return None
+        return self._get(GatewayServicesWatch(registration.service), tuple)
+
+    def chain(self, watch: ChainWatch) -> Chain | None:
+        """Return the compiled chain that this watch heard."""
+        return self._get(watch, Chain)
+
+    def instances(self, watch: EndpointsWatch) -> tuple[Instance, ...] | None:
+        """Return the instances that this watch heard."""
+        return self._get(watch, tuple)
+
+    def _get(self, watch: Watch, kind: type[_A]) -> _A | None:
+        answer = self.heard.get(watch)
+        return answer if isinstance(answer, kind) else None
+
+
+def apply(snapshot: Snapshot, update: Update) -> Snapshot:
+    """Return the snapshot after the update; the very same object when nothing that matters changed."""
+    match update:
+        case LeafUpdate(leaf):
+            return snapshot if leaf == snapshot.leaf else replace(snapshot, leaf=leaf)
+        case Heard(watch, answer):
+            return _hear(snapshot, watch, answer)
+
+
+def _hear(snapshot: Snapshot, watch: Watch, raw: object) -> Snapshot:
+    try:
+        answer, problems = _parse(watch, raw)
+    except (MeshError, TypeError, ValueError, KeyError, AttributeError) as error:
+        return _with_problems(snapshot, watch, (Problem(name_of(watch), str(error), "the last good answer stays"),))
+    heard = snapshot.heard
+    if heard.get(watch) != answer:
+        snapshot = _prune(replace(snapshot, heard={**heard, watch: answer}))
+    return _with_problems(snapshot, watch, problems)
+
+
+def _with_problems(snapshot: Snapshot, watch: Watch, problems: tuple[Problem, ...]) -> Snapshot:
+    if snapshot.problems.get(watch, ()) == problems:
+        return snapshot
+    others = {key: value for key, value in snapshot.problems.items() if key != watch}
+    return replace(snapshot, problems={**others, watch: problems} if problems else others)
+
+
+def _prune(snapshot: Snapshot) -> Snapshot:
+    """Forget what is no longer asked for, so that a service that comes back starts as not heard."""
+    asked = wanted(snapshot)
+    if all(watch in asked for watch in snapshot.heard):
+        return snapshot
+    return replace(
+        snapshot,
+        heard={watch: answer for watch, answer in snapshot.heard.items() if watch in asked},
+        problems={watch: problems for watch, problems in snapshot.problems.items() if watch in asked},
+    )
+
+
+def _parse(watch: Watch, raw: Any) -> tuple[Answer, tuple[Problem, ...]]:  # noqa: ANN401 - decoded JSON
+    match watch:
+        case RootsWatch():
+            return _parse_roots(mapping(raw)), ()
+        case RegistrationWatch():
+            registration = parse_registration(mapping(raw))
+            return registration, registration.problems
+        case IntentionsWatch():
+            return parse_intentions([dict(mapping(row)) for row in items(raw)])
+        case DefaultActionWatch():
+            return Action.ALLOW if raw is True else Action.DENY, ()
+        case MeshWatch():
+            return parse_mesh(raw), ()
+        case ChainWatch():
+            return parse_chain(mapping(raw)), ()
+        case EndpointsWatch():
+            return parse_instances(items(raw)), ()
+        case IngressWatch():
+            return parse_ingress(raw), ()
+        case GatewayServicesWatch():
+            return parse_gateway_services(items(raw)), ()
+
+
+def _parse_roots(answer: Mapping[str, Any]) -> Roots:
+    rows = [mapping(row) for row in items(answer.get("Roots"))]
+    pems = tuple(sorted(str(row["RootCert"]).strip() + "\n" for row in rows if row.get("RootCert")))
+    trust_domain = str(answer.get("TrustDomain") or "").lower()
+    if not pems or not trust_domain:
+        message = "the CA roots name no trust domain or hold no certificate: is Connect enabled on the servers?"
+        raise EntryError(message)
+    return Roots(trust_domain=trust_domain, active_id=str(answer.get("ActiveRootID") or ""), pems=pems)
+
+
+# --- what to watch, and what is waited for -------------------------------------------------------------------------
+
+
+def wanted(snapshot: Snapshot) -> frozenset[Watch]:
+    """Return every watch that this snapshot calls for."""
+    watches: set[Watch] = {RootsWatch(), MeshWatch(), RegistrationWatch(snapshot.proxy_id)}
+    watches.update(_of_role(snapshot))
+    for chain_watch in chain_watches(snapshot).values():
+        watches.add(chain_watch)
+        chain = snapshot.chain(chain_watch)
+        if chain is not None:
+            watches.update(endpoint_watch(target, snapshot) for target in chain.targets.values())
+    return frozenset(watches)
+
+
+def _of_role(snapshot: Snapshot) -> Iterator[Watch]:
+    registration = snapshot.registration
+    if registration is None:
+        return
+    match snapshot.role:
+        case Role.SIDECAR:
+            yield IntentionsWatch(registration.service)
+            yield DefaultActionWatch(registration.service)
+        case Role.INGRESS:
+            yield IngressWatch(registration.service)
+            yield GatewayServicesWatch(registration.service)
+
+
+def chain_watches(snapshot: Snapshot) -> dict[str, ChainWatch]:
+    """Return the chain watch of every upstream, by upstream key."""
+    registration = snapshot.registration
+    if registration is None:
+        return {}
+    stanzas = {
+        stanza.key: ChainWatch(
+            stanza.key, stanza.service, stanza.datacenter, stanza.protocol, stanza.connect_timeout_ms
+        )
+        for stanza in registration.upstreams
+    }
+    return {**stanzas, **{name: ChainWatch(name, name) for name in sorted(_exposed_names(snapshot))}}
+
+
+def _exposed_names(snapshot: Snapshot) -> set[str]:
+    if snapshot.ingress is None:
+        return set()
+    rows = snapshot.gateway_services or ()
+    return {service.name for listener in snapshot.ingress.listeners for service in exposed(listener, rows)}
+
+
+def endpoint_watch(target: Target, snapshot: Snapshot) -> EndpointsWatch:
+    """Return the health query that a target needs. Subsets of one service share one."""
+    registration = snapshot.registration
+    local = registration is None or target.datacenter in {"", registration.datacenter}
+    return EndpointsWatch(target.service, "" if local else target.datacenter)
+
+
+def missing(snapshot: Snapshot) -> tuple[str, ...]:
+    """Return what must be heard before anything can be served, in words. Upstreams are not among it: see `waiting`."""
+    needed: list[Watch] = [RegistrationWatch(snapshot.proxy_id), RootsWatch(), MeshWatch(), *_of_role(snapshot)]
+    words = [name_of(watch) for watch in needed if watch not in snapshot.heard]
+    return tuple(words if snapshot.leaf is not None else ["leaf certificate", *words])
+
+
+def waiting(snapshot: Snapshot) -> tuple[Watch, ...]:
+    """Return the watches of upstreams that have not answered: those upstreams are not served yet, all else is."""
+    upstream = (watch for watch in wanted(snapshot) if isinstance(watch, ChainWatch | EndpointsWatch))
+    return tuple(sorted((watch for watch in upstream if watch not in snapshot.heard), key=name_of))
+
+
+def name_of(watch: Watch) -> str:
+    """Return a watch in words, for logs, readiness and problems."""
+    match watch:
+        case RootsWatch():
+            return "CA roots"
+        case RegistrationWatch(proxy_id):
+            return f"registration {proxy_id}"
+        case IntentionsWatch(service):
+            return f"intentions of {service}"
+        case DefaultActionWatch(service):
+            return f"default action for {service}"
+        case MeshWatch():
+            return "mesh entry"
+        case ChainWatch(upstream):
+            return f"discovery chain of {upstream}"
+        case EndpointsWatch(service, datacenter):
+            return f"instances of {service}{' in ' + datacenter if datacenter else ''}"
+        case IngressWatch(name):
+            return f"ingress-gateway entry {name}"
+        case GatewayServicesWatch(name):
+            return f"services of gateway {name}"

@@ -1,0 +1,257 @@
+"""From a snapshot to the table: `compile_table`.
+
+Every upstream is compiled by itself. One that cannot be (a chain that cannot be followed, a filter that does not fit
+its rows) keeps what the previous table had for it and becomes a problem; all others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from policies.chain import HTTP_PROTOCOLS, Chain, ChainRoute, Resolver, Router, Splitter, Target
+from policies.errors import EntryError, FilterError, Problem
+from policies.identity import Roots, SpiffeId
+from policies.ingress import EntryListener, ExposedService, exposed
+from policies.instances import healthy_endpoints
+from policies.proxies import Registration
+from policies.snapshot import Snapshot, chain_watches, endpoint_watch
+from policies.table import (
+    Cluster,
+    Inbound,
+    IngressListener,
+    Leg,
+    Outbound,
+    Route,
+    Table,
+    UpstreamListener,
+    VirtualHost,
+)
+
+DEFAULT_REQUEST_TIMEOUT = 15.0  # seconds; Envoy's, which Consul leaves in force
+DEFAULT_IDLE_TIMEOUT = 300.0
+_WHOLE = 100.0
+
+
+def compile_table(snapshot: Snapshot, previous: Table | None = None) -> tuple[Table, tuple[Problem, ...]]:
+    """Return the table and the problems met. The snapshot must not be `missing` anything (ValueError)."""
+    registration, roots, leaf = snapshot.registration, snapshot.roots, snapshot.leaf
+    if registration is None or roots is None or leaf is None:
+        message = "a table needs the registration, the roots and a leaf"
+        raise ValueError(message)
+    problems = [problem for group in snapshot.problems.values() for problem in group]
+    outbounds = _outbounds(snapshot, roots, previous, problems)
+    table = Table(
+        identity=leaf.spiffe_id,
+        inbound=_inbound(snapshot, registration),
+        outbounds=outbounds,
+        listeners=tuple(
+            UpstreamListener(stanza.key, stanza.bind_address, stanza.bind_port)
+            for stanza in registration.upstreams
+            if stanza.key in outbounds and stanza.bind_port
+        ),
+        ingress=_ingress(snapshot, registration, outbounds, problems),
+    )
+    return table, tuple(problems)
+
+
+def _inbound(snapshot: Snapshot, registration: Registration) -> Inbound | None:
+    mesh, intentions, default = snapshot.mesh, snapshot.intentions, snapshot.default_action
+    if mesh is None or intentions is None or default is None or not registration.local_port:
+        return None
+    return Inbound(
+        service=registration.service,
+        protocol=registration.protocol,
+        bind_address=registration.bind_address,
+        bind_port=registration.bind_port,
+        local_address=registration.local_address,
+        local_port=registration.local_port,
+        intentions=intentions,
+        default=default,
+        local_connect_timeout=registration.local_connect_timeout,
+        local_request_timeout=registration.local_request_timeout,
+        max_connections=registration.max_inbound_connections,
+        normalization=mesh.normalization,
+        sanitize_xfcc=mesh.sanitize_xfcc,
+    )
+
+
+# --- upstreams -----------------------------------------------------------------------------------------------------
+
+
+def _outbounds(
+    snapshot: Snapshot, roots: Roots, previous: Table | None, problems: list[Problem]
+) -> dict[str, Outbound]:
+    compiled: dict[str, Outbound] = {}
+    for key, watch in chain_watches(snapshot).items():
+        chain = snapshot.chain(watch)
+        if chain is None:
+            continue
+        try:
+            compiled[key] = _Compilation(snapshot, roots.trust_domain, chain).outbound()
+        except (EntryError, FilterError) as error:
+            problems.append(Problem(f"upstream {key}", str(error), "the last good state stays"))
+            if previous is not None and key in previous.outbounds:
+                compiled[key] = previous.outbounds[key]
+        except _NotHeardError:
+            continue
+    return compiled
+
+
+class _NotHeardError(Exception):
+    """The instances of a primary target have not been heard yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Compilation:
+    """One chain on its way to an `Outbound`."""
+
+    snapshot: Snapshot
+    trust_domain: str
+    chain: Chain
+
+    def outbound(self) -> Outbound:
+        start = self.chain.nodes[self.chain.start]
+        if isinstance(start, Router):
+            routes = tuple(self._route(route) for route in start.routes)
+        else:
+            routes = (self._plain_route(self.chain.start),)
+        return Outbound(self.chain.service, self.chain.protocol, routes)
+
+    def _plain_route(self, node: str) -> Route:
+        return Route(match=None, legs=tuple(self._legs(node)), request_timeout=self._timeout(0.0, node))
+
+    def _route(self, route: ChainRoute) -> Route:
+        return Route(
+            match=route.match,
+            legs=tuple(self._legs(route.next_node)),
+            prefix_rewrite=route.prefix_rewrite,
+            request_timeout=self._timeout(route.request_timeout, route.next_node),
+            idle_timeout=_limit(route.idle_timeout, DEFAULT_IDLE_TIMEOUT),
+            retry=route.retry,
+            request_headers=route.request_headers,
+            response_headers=route.response_headers,
+        )
+
+    def _timeout(self, of_route: float, node: str) -> float | None:
+        """Return the route's own limit, else the longest that a resolver below sets, else Envoy's default."""
+        if of_route:
+            return _limit(of_route, DEFAULT_REQUEST_TIMEOUT)
+        below = max((resolver.request_timeout for resolver in self._resolvers(node)), default=0.0)
+        return _limit(below, DEFAULT_REQUEST_TIMEOUT)
+
+    def _resolvers(self, name: str) -> Iterator[Resolver]:
+        node = self.chain.nodes[name]
+        if isinstance(node, Resolver):
+            yield node
+        elif isinstance(node, Splitter):
+            for split in node.splits:
+                yield from self._resolvers(split.next_node)
+
+    def _legs(self, name: str) -> Iterator[Leg]:
+        node = self.chain.nodes[name]
+        if isinstance(node, Resolver):
+            yield Leg(_WHOLE, self._clusters(node))
+        elif isinstance(node, Splitter):
+            for split in node.splits:
+                for leg in self._legs(split.next_node):
+                    yield Leg(
+                        weight=split.weight * leg.weight / _WHOLE,
+                        clusters=leg.clusters,
+                        request_headers=split.request_headers or leg.request_headers,
+                        response_headers=split.response_headers or leg.response_headers,
+                    )
+        else:
+            message = f"discovery chain of {self.chain.service}: router {name} stands below another node"
+            raise EntryError(message)
+
+    def _clusters(self, resolver: Resolver) -> tuple[Cluster, ...]:
+        primary = self._cluster(self.chain.targets[resolver.target], resolver)
+        if primary is None:
+            raise _NotHeardError
+        backups = (self._cluster(self.chain.targets[name], resolver) for name in resolver.failover)
+        return (primary, *(backup for backup in backups if backup is not None))
+
+    def _cluster(self, target: Target, resolver: Resolver) -> Cluster | None:
+        instances = self.snapshot.instances(endpoint_watch(target, self.snapshot))
+        registration = self.snapshot.registration
+        if instances is None or registration is None:
+            return None
+        datacenter = target.datacenter or registration.datacenter
+        return Cluster(
+            target=target.id,
+            service=target.service,
+            subset=target.subset,
+            datacenter=datacenter,
+            sni=target.sni,
+            spiffe_id=SpiffeId(self.trust_domain, datacenter, target.service),
+            endpoints=healthy_endpoints(
+                instances,
+                subset=target.filter,
+                only_passing=target.only_passing,
+                local_datacenter=registration.datacenter,
+            ),
+            balancer=resolver.balancer,
+            connect_timeout=target.connect_timeout or resolver.connect_timeout,
+        )
+
+
+def _limit(seconds: float, default: float) -> float | None:
+    """Return a limit as Consul means it: 0 is the default, negative is none."""
+    if seconds < 0:
+        return None
+    return seconds or default
+
+
+# --- ingress -------------------------------------------------------------------------------------------------------
+
+
+def _ingress(
+    snapshot: Snapshot, registration: Registration, outbounds: dict[str, Outbound], problems: list[Problem]
+) -> tuple[IngressListener, ...]:
+    entry, rows = snapshot.ingress, snapshot.gateway_services
+    if entry is None or rows is None:
+        return ()
+    listeners = []
+    for listener in entry.listeners:
+        where = f"ingress-gateway {entry.name} listener {listener.port}"
+        if listener.tls:
+            problems.append(Problem(where, "TLS on a listener is not supported yet", "it stays closed"))
+            continue
+        hosts = [
+            _virtual_host(service, listener)
+            for service in exposed(listener, rows)
+            if _fits(service, listener, outbounds, where, problems)
+        ]
+        if hosts or listener.protocol in HTTP_PROTOCOLS:
+            listeners.append(
+                IngressListener(registration.bind_address, listener.port, listener.protocol, tuple(hosts))
+            )
+    return tuple(listeners)
+
+
+def _fits(
+    service: ExposedService,
+    listener: EntryListener,
+    outbounds: dict[str, Outbound],
+    where: str,
+    problems: list[Problem],
+) -> bool:
+    outbound = outbounds.get(service.name)
+    if outbound is None:
+        return False
+    if outbound.protocol == listener.protocol or listener.protocol not in HTTP_PROTOCOLS:
+        return True
+    if any(named.name == service.name for named in listener.services):
+        problems.append(
+            Problem(where, f"{service.name} speaks {outbound.protocol}, the listener {listener.protocol}", "left out")
+        )
+    return False
+
+
+def _virtual_host(service: ExposedService, listener: EntryListener) -> VirtualHost:
+    if listener.protocol not in HTTP_PROTOCOLS:
+        hosts: tuple[str, ...] = ("*",)
+    else:
+        hosts = service.hosts or (f"{service.name.lower()}.ingress.*",)
+    return VirtualHost(service.name, hosts, service.request_headers, service.response_headers)

@@ -1,0 +1,110 @@
+"""The `ingress-gateway` config entry and the services that it exposes.
+
+The entry says listeners, hosts and header changes; `GET /v1/catalog/gateway-services/:name` says which services a
+wildcard stands for. Explicit services of the entry always win over rows of the catalog: the catalog is known to
+replace an explicit row by the wildcard's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from policies.routes import HeaderModifiers, parse_modifiers
+from policies.weak import items, mapping
+
+WILDCARD = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class ExposedService:
+    """One service of a listener. No hosts means the default ones, `<service>.ingress.*`."""
+
+    name: str
+    hosts: tuple[str, ...] = ()
+    request_headers: HeaderModifiers | None = None
+    response_headers: HeaderModifiers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EntryListener:
+    """One listener of the entry."""
+
+    port: int
+    protocol: str
+    services: tuple[ExposedService, ...]
+    tls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IngressEntry:
+    """The entry."""
+
+    name: str
+    listeners: tuple[EntryListener, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayService:
+    """A row of gateway-services: a service exposed on a port, maybe by wildcard."""
+
+    service: str
+    port: int
+    protocol: str
+
+
+def parse_ingress(entry: Mapping[str, Any] | None) -> IngressEntry:
+    """Return the entry; None (404) exposes nothing."""
+    body = mapping(entry)
+    tls = bool(mapping(body.get("TLS")).get("Enabled"))
+    return IngressEntry(
+        name=str(body.get("Name") or ""),
+        listeners=tuple(_listener(mapping(row), tls=tls) for row in items(body.get("Listeners"))),
+    )
+
+
+def _listener(row: Mapping[str, Any], *, tls: bool) -> EntryListener:
+    own = mapping(row.get("TLS"))
+    return EntryListener(
+        port=int(row.get("Port") or 0),
+        protocol=str(row.get("Protocol") or "tcp").lower(),
+        services=tuple(_service(mapping(service)) for service in items(row.get("Services"))),
+        tls=tls or bool(own.get("Enabled")),
+    )
+
+
+def _service(row: Mapping[str, Any]) -> ExposedService:
+    return ExposedService(
+        name=str(row.get("Name") or ""),
+        hosts=tuple(str(host).lower() for host in items(row.get("Hosts"))),
+        request_headers=parse_modifiers(row.get("RequestHeaders")),
+        response_headers=parse_modifiers(row.get("ResponseHeaders")),
+    )
+
+
+def parse_gateway_services(rows: Iterable[object]) -> tuple[GatewayService, ...]:
+    """Return the rows, sorted."""
+    parsed = {
+        GatewayService(
+            service=str(mapping(row.get("Service")).get("Name") or ""),
+            port=int(row.get("Port") or 0),
+            protocol=str(row.get("Protocol") or "tcp").lower(),
+        )
+        for row in map(mapping, rows)
+    }
+    return tuple(sorted(parsed, key=lambda row: (row.port, row.service)))
+
+
+def exposed(listener: EntryListener, rows: Iterable[GatewayService]) -> tuple[ExposedService, ...]:
+    """Return the services of a listener, each once: the explicit ones, then those that a wildcard stands for."""
+    named = {service.name: service for service in listener.services if service.name != WILDCARD}
+    wildcard = next((service for service in listener.services if service.name == WILDCARD), None)
+    if wildcard is None:
+        return tuple(named.values())
+    for row in rows:
+        if row.port == listener.port and row.service not in named and row.service not in {"", WILDCARD}:
+            named[row.service] = ExposedService(
+                row.service, (), wildcard.request_headers, wildcard.response_headers
+            )
+    return tuple(named.values())

@@ -1,0 +1,58 @@
+"""The `mesh` config entry: what holds for every proxy of the mesh. A missing entry means the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from policies.table import PathNormalization
+from policies.weak import Opaque, items
+
+
+@dataclass(frozen=True, slots=True)
+class TlsLimits:
+    """TLS versions (`TLSv1_2`, `TLS_AUTO` or "" for the default) and cipher suites by their IANA names."""
+
+    minimum: str = ""
+    maximum: str = ""
+    cipher_suites: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """The parts of the entry that a proxy follows."""
+
+    incoming: TlsLimits = TlsLimits()
+    outgoing: TlsLimits = TlsLimits()
+    sanitize_xfcc: bool = False
+    normalization: PathNormalization = PathNormalization()
+
+
+def parse_mesh(entry: Mapping[str, Any] | None) -> Mesh:
+    """Return what the entry says; None (404) is all defaults."""
+    body = Opaque(entry)
+    http = body.part("HTTP")
+    wanted = http.part("Incoming").part("RequestNormalization")
+    default = PathNormalization()
+    return Mesh(
+        incoming=_tls(entry, "Incoming"),
+        outgoing=_tls(entry, "Outgoing"),
+        sanitize_xfcc=http.flag("SanitizeXForwardedClientCert"),
+        normalization=PathNormalization(
+            enabled=not wanted.flag("InsecureDisablePathNormalization"),
+            merge_slashes=wanted.flag("MergeSlashes"),
+            escaped_slashes=wanted.text("PathWithEscapedSlashesAction", default.escaped_slashes),
+            underscores=wanted.text("HeadersWithUnderscoresAction", default.underscores),
+        ),
+    )
+
+
+def _tls(entry: Mapping[str, Any] | None, direction: str) -> TlsLimits:
+    raw = ((entry or {}).get("TLS") or {}).get(direction) or {}
+    limits = Opaque(raw)
+    return TlsLimits(
+        minimum=limits.text("TLSMinVersion"),
+        maximum=limits.text("TLSMaxVersion"),
+        cipher_suites=tuple(str(suite) for suite in items(raw.get("CipherSuites"))),
+    )
