@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from policies.table import PathNormalization
+from policies.paths import PathNormalization
 from policies.weak import Opaque, items
 
 

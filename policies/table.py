@@ -5,42 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from policies.balance import Endpoint, LoadBalancer
 from policies.identity import SpiffeId
 from policies.intentions import Action, Intentions
+from policies.paths import PathNormalization
 from policies.routes import HeaderModifiers, RetryPolicy, RouteMatch
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One healthy instance that may be dialled. `weight` >= 1."""
-
-    instance_id: str
-    address: str
-    port: int
-    weight: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class LoadBalancer:
-    """How to choose an endpoint (`service-resolver` LoadBalancer). Policies by Consul's names."""
-
-    policy: str = "round_robin"  # round_robin, least_request, random, ring_hash, maglev
-    choice_count: int = 2
-    minimum_ring_size: int = 1024
-    maximum_ring_size: int = 8192
-    hash_policies: tuple[HashPolicy, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class HashPolicy:
-    """One source of the hash of ring_hash and maglev."""
-
-    field_name: str  # header, cookie, query_parameter, source_ip
-    value: str = ""
-    terminal: bool = False
-    cookie_ttl: float | None = None
-    cookie_session: bool = False
-    cookie_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +67,6 @@ class UpstreamListener:
     upstream: str
     address: str
     port: int
-
-
-@dataclass(frozen=True, slots=True)
-class PathNormalization:
-    """How paths are brought to one form before intentions judge them (`mesh` HTTP.Incoming.RequestNormalization)."""
-
-    enabled: bool = True
-    merge_slashes: bool = False
-    escaped_slashes: str = "IMPLEMENTATION_SPECIFIC_DEFAULT"
-    underscores: str = "ALLOW"
 
 
 @dataclass(frozen=True, slots=True)

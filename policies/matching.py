@@ -1,0 +1,140 @@
+"""What intentions and routers ask of a request: its path, method, headers and query, each test made once.
+
+The rules are Envoy's under Consul: a header that is missing fails every test of a value, inverted or not; repeated
+lines are tested one by one; a regular expression must match the whole value; names are compared in lower case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from policies.errors import EntryError
+from policies.regexes import Predicate, full_match
+from policies.weak import items, mapping
+
+
+class Headers(Protocol):
+    """A request's headers. Values are trimmed; `host`, `:authority`, `:method` and `:path` are names too."""
+
+    def get_all(self, name: str) -> Sequence[str]:
+        """Return the values of every line of that name (lower case), in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PathMatch:
+    """`PathExact`, `PathPrefix` or `PathRegex`. `source` keeps what was written: two matches are equal by it."""
+
+    kind: str  # exact, prefix, regex
+    source: str
+    ignore_case: bool = False
+
+    def compiled(self) -> Predicate:
+        """Return the test. Raise EntryError for a regular expression that RE2 does not take."""
+        text = self.source.lower() if self.ignore_case else self.source
+        match self.kind, self.ignore_case:
+            case "regex", _:
+                return full_match(self.source)
+            case "exact", False:
+                return lambda path: path == text
+            case "exact", True:
+                return lambda path: path.lower() == text
+            case _, False:
+                return lambda path: path.startswith(text)
+            case _:
+                return lambda path: path.lower().startswith(text)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueMatch:
+    """One test of a header or of a query parameter: kind is present, exact, prefix, suffix, contains or regex."""
+
+    name: str
+    kind: str
+    source: str = ""
+    invert: bool = False
+    ignore_case: bool = False
+
+    def compiled(self) -> Predicate:
+        """Return the test of one value, before inversion. Raise EntryError for a bad regular expression."""
+        text = self.source.lower() if self.ignore_case else self.source
+        plain: dict[str, Predicate] = {
+            "present": lambda _: True,
+            "exact": lambda value: value == text,
+            "prefix": lambda value: value.startswith(text),
+            "suffix": lambda value: value.endswith(text),
+            "contains": lambda value: text in value,
+        }
+        test = plain.get(self.kind) or full_match(self.source)
+        return (lambda value: test(value.lower())) if self.ignore_case else test
+
+
+def parse_path(row: Mapping[str, Any]) -> PathMatch | None:
+    """Return the path test of a `Match.HTTP` or of a permission's `HTTP`; None takes every path."""
+    ignore_case = bool(row.get("CaseInsensitive"))
+    for field, kind in (("PathExact", "exact"), ("PathPrefix", "prefix"), ("PathRegex", "regex")):
+        if row.get(field):
+            return PathMatch(kind, str(row[field]), ignore_case and kind != "regex")
+    return None
+
+
+_VALUE_FIELDS = (
+    ("Exact", "exact"),
+    ("Prefix", "prefix"),
+    ("Suffix", "suffix"),
+    ("Contains", "contains"),
+    ("Regex", "regex"),
+)
+
+
+def parse_values(rows: object) -> tuple[ValueMatch, ...]:
+    """Return the tests of a `Header` or `QueryParam` list. Raise EntryError for one without a criterion."""
+    return tuple(_value_match(mapping(row)) for row in items(rows))
+
+
+def _value_match(row: Mapping[str, Any]) -> ValueMatch:
+    name = str(row.get("Name") or "")
+    common = {"invert": bool(row.get("Invert")), "ignore_case": bool(row.get("IgnoreCase"))}
+    for field, kind in _VALUE_FIELDS:
+        if row.get(field):
+            return ValueMatch(name, kind, str(row[field]), **common)
+    if row.get("Present"):
+        return ValueMatch(name, "present", "", invert=common["invert"])
+    message = f"the match of {name!r} has none of Present, Exact, Prefix, Suffix, Contains, Regex"
+    raise EntryError(message)
+
+
+def parse_methods(row: Mapping[str, Any]) -> frozenset[str]:
+    """Return the methods asked for; an empty set takes every method."""
+    return frozenset(str(method).upper() for method in items(row.get("Methods")))
+
+
+class RequestTest:
+    """All criteria of one rule, compiled. Every one must hold."""
+
+    __slots__ = ("_headers", "_methods", "_path")
+
+    def __init__(
+        self, path: PathMatch | None, methods: frozenset[str], headers: tuple[ValueMatch, ...]
+    ) -> None:
+        self._path = path.compiled() if path is not None else None
+        self._methods = methods
+        self._headers = tuple((match.name.lower(), match, match.compiled()) for match in headers)
+
+    def __call__(self, method: str, path: str, headers: Headers) -> bool:
+        """Return whether the request meets every criterion. `path` comes without its query."""
+        if self._path is not None and not self._path(path):
+            return False
+        if self._methods and method not in self._methods:
+            return False
+        return all(_meets(match, test, headers.get_all(name)) for name, match, test in self._headers)
+
+
+def _meets(match: ValueMatch, test: Predicate, values: Sequence[str]) -> bool:
+    if match.kind == "present":
+        return bool(values) is not match.invert
+    if not values:
+        return False
+    return any(test(value) for value in values) is not match.invert
