@@ -123,21 +123,19 @@ def _tokens(source: str) -> list[_Token]:
     while source[position:].strip():
         found = _TOKEN.match(source, position)
         if found is None or found.lastgroup is None:
-            _fail(source, position, "a selector, a value or an operator was expected")
-        kind, end = found.lastgroup, found.end()
+            raise _error(source, position, "a selector, a value or an operator was expected")
+        kind, value, end = found.lastgroup, found[found.lastgroup], found.end()
         if kind in {"number", "word"} and end < len(source) and source[end] not in _SEPARATORS:
-            _fail(source, end, f"{source[end]!r} cannot stand in a bare value: put it in quotes")
-        if kind == "number" and not _NUMBER.fullmatch(found[kind]):
-            _fail(source, found.start(kind), f"invalid number literal {found[kind]!r}: put it in quotes")
-        kind = "text" if kind in {"quoted", "raw"} else kind
-        tokens.append(_Token(kind, found[found.lastgroup], position))
+            raise _error(source, end, f"{source[end]!r} cannot stand in a bare value: put it in quotes")
+        if kind == "number" and not _NUMBER.fullmatch(value):
+            raise _error(source, found.start(kind), f"invalid number literal {value!r}: put it in quotes")
+        tokens.append(_Token("text" if kind in {"quoted", "raw"} else kind, value, position))
         position = end
     return [*tokens, _Token("end", "", len(source))]
 
 
-def _fail(source: str, position: int, message: str) -> Any:  # noqa: ANN401 - never returns
-    text = f"filter {source!r}, character {position + 1}: {message}"
-    raise FilterError(text)
+def _error(source: str, position: int, message: str) -> FilterError:
+    return FilterError(f"filter {source!r}, character {position + 1}: {message}")
 
 
 # --- the parser ----------------------------------------------------------------------------------------------------
@@ -159,7 +157,7 @@ class _Parser:
 
     def end(self) -> None:
         if self._peek().kind != "end":
-            self._fail("the end, `and` or `or` was expected")
+            raise self._error("the end, `and` or `or` was expected")
 
     def _all_of(self, depth: int) -> Test:
         tests = [self._negated(depth)]
@@ -178,19 +176,19 @@ class _Parser:
         if self._peek().kind != "open":
             return self._match()
         if depth == MAX_NESTING:
-            self._fail(f"filter nests deeper than {MAX_NESTING} levels")
+            raise self._error(f"filter nests deeper than {MAX_NESTING} levels")
         self._next += 1
         test = self.any_of(depth + 1)
         if self._take().kind != "close":
             self._next -= 1
-            self._fail("`)` was expected")
+            raise self._error("`)` was expected")
         return test
 
     def _match(self) -> Test:
         left = self._take()
         if left.kind not in {"word", "text", "number"}:
             self._next -= 1
-            self._fail("a selector or a value was expected")
+            raise self._error("a selector or a value was expected")
         if self._take_word("in"):
             return _compare(self._selector(self._take()), "in", left.value)
         if self._peek_words("not", "in"):
@@ -203,7 +201,7 @@ class _Parser:
         value = self._take()
         if value.kind not in {"word", "text", "number"}:
             self._next -= 1
-            self._fail("a value was expected")
+            raise self._error("a value was expected")
         return _compare(selector, operator, value.value)
 
     def _operator(self) -> str:
@@ -221,13 +219,12 @@ class _Parser:
             if token.value in {"contains", "matches"}:
                 return negation + token.value.replace("contains", "in")
         self._next -= 1
-        self._fail("an operator was expected: ==, !=, in, contains, matches, is empty, with or without not")
-        return ""
+        raise self._error("an operator was expected: ==, !=, in, contains, matches, is empty, with or without not")
 
     def _selector(self, token: _Token) -> _Selector:
         if token.kind != "word":
             self._next -= 1
-            self._fail("a selector such as Service.Meta.version was expected")
+            raise self._error("a selector such as Service.Meta.version was expected")
         parts = [part["quoted"] or part["raw"] or part["plain"] or "" for part in _PART.finditer(token.value)]
         kind: Kind = ROW
         for position, part in enumerate(parts):
@@ -264,8 +261,8 @@ class _Parser:
         ahead = self._tokens[self._next : self._next + len(words)]
         return tuple((token.kind, token.value) for token in ahead) == tuple(("word", word) for word in words)
 
-    def _fail(self, message: str) -> None:
-        _fail(self._source, self._peek().position, message)
+    def _error(self, message: str) -> FilterError:
+        return _error(self._source, self._peek().position, message)
 
 
 # --- what an operator means ----------------------------------------------------------------------------------------

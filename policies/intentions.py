@@ -199,7 +199,8 @@ def _action(value: object) -> Action | None:
 def _permission(row: Mapping[str, Any], where: str, problems: list[Problem]) -> Permission:
     http = mapping(row.get("HTTP"))
     action = _action(row.get("Action"))
-    broken, headers, path = "", (), parse_path(http)
+    broken, path = "", parse_path(http)
+    headers: tuple[ValueMatch, ...] = ()
     try:
         headers = parse_values(http.get("Header"))
         RequestTest(path, frozenset(), headers)

@@ -1,0 +1,84 @@
+"""What a decision about a request looks like: forward it, or answer it here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from dataplane.heads import RequestHead, ResponseHead
+
+if TYPE_CHECKING:
+    from dataplane.downstream import Downstream
+    from dataplane.pool import Pool
+
+_PHRASES = {
+    200: b"OK",
+    307: b"Temporary Redirect",
+    400: b"Bad Request",
+    403: b"Forbidden",
+    404: b"Not Found",
+    408: b"Request Timeout",
+    417: b"Expectation Failed",
+    426: b"Upgrade Required",
+    431: b"Request Header Fields Too Large",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer made here. `reason` goes into x-lictor-reason and the counters; `lines` are further fields."""
+
+    status: int
+    reason: str
+    body: bytes = b""
+    lines: bytes = b""
+
+    def render(self, date: bytes, *, close: bool, head_request: bool) -> bytes:
+        """Return the whole answer."""
+        fields = [
+            b"HTTP/1.1 %d %b" % (self.status, _PHRASES.get(self.status, b"")),
+            b"content-length: %d" % len(self.body),
+            b"date: " + date,
+            b"server: lictor",
+            b"x-lictor-reason: " + self.reason.encode("latin-1", "replace"),
+        ]
+        if self.body:
+            fields.append(b"content-type: text/plain")
+        if close:
+            fields.append(b"connection: close")
+        return b"\r\n".join(fields) + b"\r\n" + self.lines + b"\r\n" + (b"" if head_request else self.body)
+
+
+class Forward(Protocol):
+    """A decision to pass a request on. One object serves all requests that are decided alike.
+
+    `request_timeout` and `idle_timeout` are seconds or None; `connect_timeout` seconds.
+    """
+
+    request_timeout: float | None
+    idle_timeout: float | None
+    connect_timeout: float
+
+    def choose(self, head: RequestHead, downstream: Downstream) -> Pool:
+        """Return the pool of the endpoint that takes this request."""
+        ...
+
+    def another(self, tried: set[Pool]) -> Pool | None:
+        """Return a pool to try after a failed connect, or None."""
+        ...
+
+    def request(self, head: RequestHead, downstream: Downstream) -> bytes:
+        """Return the head as it goes to the endpoint."""
+        ...
+
+    def response_lines(self, head: ResponseHead, downstream: Downstream) -> ResponseHead:
+        """Return the answer's head with this decision's changes to its fields."""
+        ...
+
+
+Decide = Callable[["Downstream", RequestHead], "Forward | Reply"]

@@ -1,0 +1,287 @@
+"""Heads of HTTP/1.1 messages: read strictly, written back from the very bytes that were read.
+
+llhttp (through httptools) decides whether a head is well formed; one scan finds the few fields that a proxy acts on;
+all other lines are passed on as they came. Bodies are framed by `bodies`. Source: RFC 9112, RFC 9110 section 7.6.1.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+
+import httptools
+
+MAX_HEAD = 60 * 1024  # bytes, as Envoy
+MAX_FIELDS = 100
+END = b"\r\n\r\n"
+
+_REQUEST_FIELDS = re.compile(
+    rb"\r\n(?i:(host|connection|keep-alive|proxy-connection|transfer-encoding|content-length|te|upgrade|expect"
+    rb"|x-forwarded-client-cert|x-forwarded-for|x-forwarded-proto|x-forwarded-host)):[ \t]*([^\r\n]*)"
+)
+_RESPONSE_FIELDS = re.compile(
+    rb"\r\n(?i:(connection|keep-alive|proxy-connection|transfer-encoding|content-length|upgrade)):[ \t]*([^\r\n]*)"
+)
+_ALL_FIELDS = re.compile(rb"([^:\r\n]+):[ \t]*([^\r\n]*)\r\n")
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@\s]+)(/?[^\s]*)")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+# `Connection` may not name these away: that would be an attack on what the next hop believes.
+_PROTECTED = frozenset(
+    {b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization", b"cookie"}
+    | {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-client-cert"}
+)
+
+
+class BadHead(Exception):
+    """A message that is not forwarded. `status` is what to answer; `reason` a short word for counters."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class _Sink:
+    """A parser's target that listens to nothing: only its verdict is asked for."""
+
+
+_SINK = _Sink()
+
+
+class RequestHead:
+    """A request's head. `target` may be changed by a decision; `lines` are all field lines, each ending in CRLF."""
+
+    __slots__ = (
+        "_fields",
+        "chunked",
+        "close",
+        "content_length",
+        "expects",
+        "forwarded",
+        "host",
+        "lines",
+        "method",
+        "strip",
+        "target",
+        "upgrade",
+        "xfcc",
+    )
+
+    def __init__(self, method: str, target: bytes, lines: bytes) -> None:
+        self.method = method
+        self.target = target
+        self.lines = lines
+        self.host = b""
+        self.content_length = 0
+        self.chunked = False
+        self.close = False
+        self.upgrade = False
+        self.expects = False
+        self.forwarded = False  # any X-Forwarded-For, -Proto, -Host
+        self.xfcc = False
+        self.strip: frozenset[bytes] | None = None  # fields that must not be passed on
+        self._fields: dict[str, list[str]] | None = None
+
+    @property
+    def path(self) -> str:
+        """Return the target without its query."""
+        return self.target.partition(b"?")[0].decode("latin-1")
+
+    @property
+    def query(self) -> str:
+        """Return the query without its `?`."""
+        return self.target.partition(b"?")[2].decode("latin-1")
+
+    def get_all(self, name: str) -> Sequence[str]:
+        """Return the values of a field (lower case), trimmed; also `host`, `:authority`, `:method`, `:path`."""
+        if self._fields is None:
+            self._fields = _fields_of(self.lines)
+            self._fields[":authority"] = self._fields.get("host", [])
+            self._fields[":method"] = [self.method]
+            self._fields[":path"] = [self.target.decode("latin-1")]
+        return self._fields.get(name, ())
+
+    def render(self, extra: bytes = b"", drop: frozenset[bytes] = frozenset()) -> bytes:
+        """Return the head as it goes on: without hop-by-hop fields and `drop`, with `extra` lines at the end."""
+        names = (self.strip or frozenset()) | drop
+        lines = without(self.lines, names) if names else self.lines
+        if self.upgrade:
+            extra += b"connection: Upgrade\r\nupgrade: websocket\r\n"
+        return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (self.method.encode(), self.target, lines, extra)
+
+
+def _fields_of(lines: bytes) -> dict[str, list[str]]:
+    fields: dict[str, list[str]] = {}
+    for name, value in _ALL_FIELDS.findall(lines):
+        fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip(" \t"))
+    return fields
+
+
+@functools.lru_cache(maxsize=256)
+def _lines_named(names: frozenset[bytes]) -> re.Pattern[bytes]:
+    return re.compile(rb"(?im)^(?:" + b"|".join(sorted(map(re.escape, names))) + rb"):[^\r\n]*\r\n")
+
+
+def without(lines: bytes, names: frozenset[bytes]) -> bytes:
+    """Return the lines without every field of these (lower case) names."""
+    return _lines_named(names).sub(b"", lines)
+
+
+def looks_wrong(partial: bytes) -> bool:
+    """Return whether an incomplete head can never become a good one, so that nobody waits for its end."""
+    return _BARE_LF.search(partial) is not None
+
+
+def parse_request(head: bytes) -> RequestHead:
+    """Return the head in `head`, which ends with the empty line. Raise BadHead for what is not passed on."""
+    first, _, lines = head.partition(b"\r\n")
+    words = first.split(b" ")
+    if len(words) != 3:  # noqa: PLR2004 - method, target, version
+        raise BadHead(400, "bad_request_line") if len(words) != 2 else BadHead(426, "http_0.9")  # noqa: PLR2004
+    _check_with_llhttp(head, words)
+    request = RequestHead(words[0].decode(), words[1], lines[:-2])
+    hosts = 0
+    for name, value in _REQUEST_FIELDS.findall(head):
+        match name.lower():
+            case b"host":
+                hosts += 1
+                request.host = value.rstrip(b" \t")
+            case b"content-length":
+                request.content_length = int(value)
+            case b"transfer-encoding":
+                if value.strip().lower() != b"chunked":
+                    raise BadHead(501, "transfer_encoding")
+                request.chunked = True
+            case b"x-forwarded-client-cert":
+                request.xfcc = True
+            case b"x-forwarded-for" | b"x-forwarded-proto" | b"x-forwarded-host":
+                request.forwarded = True
+            case lowered:
+                _hop_by_hop(request, lowered, value)
+    if hosts != 1:
+        raise BadHead(400, "no_host" if hosts == 0 else "two_hosts")
+    _settle_target(request)
+    return request
+
+
+def _check_with_llhttp(head: bytes, words: list[bytes]) -> None:
+    if words[2] != b"HTTP/1.1":
+        raise BadHead(426 if words[2] in {b"HTTP/1.0", b"HTTP/0.9"} else 400, "http_version")
+    if words[0] == b"CONNECT":
+        raise BadHead(404, "connect")
+    if len(head) > MAX_HEAD or head.count(b"\r\n") > MAX_FIELDS + 2:
+        raise BadHead(431, "head_too_large")
+    try:
+        httptools.HttpRequestParser(_SINK).feed_data(head)
+    except httptools.HttpParserUpgrade:
+        return
+    except httptools.HttpParserError as error:
+        # A transfer coding that llhttp does not know is for us to answer: 501, not 400.
+        unknown_coding = b"transfer-encoding" in head.lower() and "Transfer-Encoding" in str(error)
+        if unknown_coding and b"content-length" not in head.lower():
+            raise BadHead(501, "transfer_encoding") from error
+        raise BadHead(400, "malformed") from error
+
+
+def _hop_by_hop(request: RequestHead, name: bytes, value: bytes) -> None:
+    """Act on a field that concerns this hop alone, and keep it from the next."""
+    strip = {name}
+    tokens = {token.strip().lower() for token in value.split(b",")}
+    match name:
+        case b"connection":
+            request.close = request.close or b"close" in tokens
+            if tokens & _PROTECTED:
+                raise BadHead(400, "connection_names_protected_field")
+            strip |= tokens - {b"", b"close", b"keep-alive"}
+        case b"te":
+            if tokens == {b"trailers"}:
+                return
+        case b"upgrade":
+            if tokens == {b"websocket"}:
+                request.upgrade = True
+            elif tokens != {b"h2c"}:  # an offer of h2c is simply not taken up
+                raise BadHead(403, "upgrade")
+        case b"expect":
+            if tokens != {b"100-continue"}:
+                raise BadHead(417, "expect")
+            request.expects = True
+    request.strip = (request.strip or frozenset()) | strip
+
+
+def _settle_target(request: RequestHead) -> None:
+    """Bring the target to origin form (RFC 9112 section 3.2)."""
+    target = request.target
+    if target.startswith(b"/"):
+        return
+    if target == b"*":
+        raise BadHead(404, "asterisk_form")
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise BadHead(400, "bad_target")
+    rest = absolute[2]
+    request.target = rest if rest.startswith(b"/") else b"/" + rest
+    request.host = absolute[1]
+    request.lines = b"Host: %b\r\n%b" % (absolute[1], without(request.lines, frozenset({b"host"})))
+
+
+class ResponseHead:
+    """A response's head. `lines` are all field lines, each ending in CRLF."""
+
+    __slots__ = ("chunked", "close", "content_length", "first", "lines", "status", "strip")
+
+    def __init__(self, status: int, first: bytes, lines: bytes) -> None:
+        self.status = status
+        self.first = first  # the status line without CRLF
+        self.lines = lines
+        self.content_length: int | None = None
+        self.chunked = False
+        self.close = False
+        self.strip: frozenset[bytes] | None = None
+
+    def render(self, extra: bytes = b"") -> bytes:
+        """Return the head as it goes on, with `extra` lines at the end."""
+        lines = without(self.lines, self.strip) if self.strip else self.lines
+        return b"%b\r\n%b%b\r\n" % (self.first, lines, extra)
+
+
+def parse_response(head: bytes) -> ResponseHead:
+    """Return the head in `head`, which ends with the empty line. Raise BadHead (502) for a malformed one."""
+    first, _, lines = head.partition(b"\r\n")
+    if len(head) > MAX_HEAD:
+        raise BadHead(502, "head_too_large")
+    parser = httptools.HttpResponseParser(_SINK)
+    try:
+        parser.feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError as error:
+        raise BadHead(502, "malformed") from error
+    old = first.startswith(b"HTTP/1.0 ")
+    if not old and not first.startswith(b"HTTP/1.1 "):
+        raise BadHead(502, "http_version")
+    response = ResponseHead(parser.get_status_code(), b"HTTP/1.1" + first[8:] if old else first, lines[:-2])
+    response.close = old
+    for name, value in _RESPONSE_FIELDS.findall(head):
+        _response_field(response, name.lower(), value)
+    return response
+
+
+def _response_field(response: ResponseHead, name: bytes, value: bytes) -> None:
+    match name:
+        case b"content-length":
+            response.content_length = int(value)
+            return
+        case b"transfer-encoding":
+            if value.strip().lower() != b"chunked":
+                raise BadHead(502, "transfer_encoding")
+            response.chunked = True
+            return
+        case b"upgrade" if response.status == 101:  # noqa: PLR2004
+            return
+    strip = {name}
+    if name == b"connection":
+        tokens = {token.strip().lower() for token in value.split(b",")}
+        response.close = response.close or b"close" in tokens
+        strip |= tokens - _PROTECTED - {b"", b"close", b"keep-alive", b"upgrade"}
+    response.strip = (response.strip or frozenset()) | strip

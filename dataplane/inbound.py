@@ -1,0 +1,148 @@
+"""The inbound half: who may come in, what of the request is judged, and how it reaches the local app.
+
+A connection's caller is known from its certificate, so what the intentions say to that caller is looked up once a
+connection and table; most requests then cost a comparison. The path is normalised first, and what was judged is what
+is sent on. X-Forwarded-Client-Cert is replaced, never appended to: only the certificate at hand is proof.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from dataplane.downstream import Downstream
+from dataplane.exchange import Decide, Reply
+from dataplane.heads import RequestHead, ResponseHead
+from dataplane.live import Live
+from dataplane.pool import Pool, Pools
+from policies.errors import MeshError
+from policies.intentions import SourcePolicy
+from policies.paths import must_redirect, normalize
+from policies.table import Inbound, Table
+
+_XFCC = frozenset({b"x-forwarded-client-cert"})
+_DENIED = b"RBAC: access denied"
+_GRPC_DENIED = b"content-type: application/grpc\r\ngrpc-status: 7\r\ngrpc-message: RBAC: access denied\r\n"
+
+
+class ToApp:
+    """The decision to let a request through to the local app."""
+
+    __slots__ = ("_pool", "connect_timeout", "idle_timeout", "request_timeout")
+
+    def __init__(self, inbound: Inbound, pools: Pools) -> None:
+        self._pool = pools.of_app(inbound.local_address, inbound.local_port)
+        self.connect_timeout = inbound.local_connect_timeout
+        self.request_timeout = inbound.local_request_timeout
+        self.idle_timeout: float | None = 300.0
+
+    def choose(self, head: RequestHead, downstream: Downstream) -> Pool:
+        """Return the app's pool."""
+        del head, downstream
+        return self._pool
+
+    def another(self, tried: set[Pool]) -> Pool | None:
+        """Return None: there is only one local app."""
+        del tried
+        return None
+
+    def request(self, head: RequestHead, downstream: Downstream) -> bytes:
+        """Return the head with the caller's certificate told to the app."""
+        caller = downstream.memo
+        assert isinstance(caller, Caller)  # noqa: S101 - `decide` has put it there
+        extra = caller.lines if head.forwarded else caller.lines + b"x-forwarded-proto: http\r\n"
+        return head.render(extra, _XFCC if head.xfcc else frozenset())
+
+    def response_lines(self, head: ResponseHead, downstream: Downstream) -> ResponseHead:
+        """Return the app's answer as it is."""
+        del downstream
+        return head
+
+
+@dataclass(slots=True)
+class Caller:
+    """What is kept of a connection: what a table's intentions say to its caller, and the lines about it."""
+
+    table: Table
+    inbound: Inbound
+    policy: SourcePolicy
+    forward: ToApp
+    lines: bytes
+
+
+def inbound_decider(live: Live, pools: Pools) -> Decide:
+    """Return the decision about every request on the mTLS listener."""
+
+    def decide(downstream: Downstream, head: RequestHead) -> ToApp | Reply:
+        generation = live.current
+        assert generation is not None  # noqa: S101 - a listener opens after the first generation
+        caller = downstream.memo
+        if not isinstance(caller, Caller) or caller.table is not generation.table:
+            made = _caller(generation.table, pools, downstream)
+            if made is None:
+                return Reply(503, "no_inbound", b"no healthy upstream")
+            downstream.memo = caller = made
+        return _judge(caller, head)
+
+    return decide
+
+
+def _caller(table: Table, pools: Pools, downstream: Downstream) -> Caller | None:
+    inbound, peer = table.inbound, downstream.peer
+    if inbound is None:
+        return None
+    if peer is None:
+        message = "an inbound connection without a verified peer"
+        raise MeshError(message)
+    return Caller(
+        table=table,
+        inbound=inbound,
+        policy=inbound.intentions.for_source(peer.spiffe_id.service, inbound.default),
+        forward=ToApp(inbound, pools),
+        lines=b"" if inbound.sanitize_xfcc else _xfcc(table, downstream),
+    )
+
+
+def _xfcc(table: Table, downstream: Downstream) -> bytes:
+    """Return the caller's certificate as Envoy tells it (`By`, `Hash`, `Subject`, `URI`)."""
+    assert downstream.peer is not None  # noqa: S101 - checked by the caller
+    digest = hashlib.sha256(downstream.peer_certificate).hexdigest()
+    text = f'By={table.identity};Hash={digest};Subject="";URI={downstream.peer.spiffe_id}'
+    return b"x-forwarded-client-cert: " + text.encode() + b"\r\n"
+
+
+def _judge(caller: Caller, head: RequestHead) -> ToApp | Reply:
+    rules = caller.inbound.normalization
+    target = head.target
+    if rules.enabled:
+        path, mark, query = target.partition(b"?")
+        text = path.decode("latin-1")
+        normal = None if b"#" in target else normalize(text, rules)
+        if normal is None:
+            return Reply(400, "bad_path")
+        if normal is not text:
+            if must_redirect(text, rules):
+                return Reply(307, "escaped_slash", b"", b"location: " + normal.encode() + mark + query + b"\r\n")
+            head.target = normal.encode("latin-1") + mark + query
+    if rules.underscores != "ALLOW" and not _underscores(head, drop=rules.underscores == "DROP_HEADER"):
+        return Reply(400, "header_with_underscore")
+    decision = caller.policy.constant or caller.policy.request(head.method, head.path, head)
+    if decision.allowed:
+        return caller.forward
+    return _denial(head)
+
+
+def _denial(head: RequestHead) -> Reply:
+    if any(value.startswith("application/grpc") for value in head.get_all("content-type")):
+        return Reply(200, "denied_by_intention", b"", _GRPC_DENIED)
+    return Reply(403, "denied_by_intention", _DENIED)
+
+
+def _underscores(head: RequestHead, *, drop: bool) -> bool:
+    """Take out fields with an underscore in their name, or return False when the request is to be refused."""
+    lines = head.lines.split(b"\r\n")
+    kept = [line for line in lines if b"_" not in line.partition(b":")[0]]
+    if len(kept) != len(lines) and not drop:
+        return False
+    head.lines = b"\r\n".join(kept)
+    return True

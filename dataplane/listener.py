@@ -1,0 +1,205 @@
+"""Listeners: an accept loop of our own, so that every connection starts on the generation in force.
+
+A listener takes connections off its socket and hands each to `welcome`. It keeps what `welcome` made until that ends,
+stops accepting above `max_connections`, and can be drained: no new connections, the old ones finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+
+from policies.errors import ConfigError, IdentityError, Problem
+
+log = structlog.get_logger(__name__)
+
+BACKLOG = 4096
+_ACCEPTS_PER_EVENT = 64
+_PAUSE_WHEN_OUT_OF_FILES = 1.0  # seconds
+_HANDSHAKES_AT_ONCE = 512
+
+
+class Connection(Protocol):
+    """What a listener keeps of a connection."""
+
+    def drain(self) -> None:
+        """Finish what is going on, then close."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once."""
+        ...
+
+
+class Listener:
+    """One bound address. Made by `open_listener`."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        welcome: Callable[[socket.socket, Listener], Awaitable[None]],
+        *,
+        max_connections: int = 0,
+        refused: Callable[[str], None] | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._socket = sock
+        self._welcome = welcome
+        self._refused = refused or (lambda _reason: None)
+        self.max_connections = max_connections
+        self.connections: set[Connection] = set()
+        self._greeting: set[asyncio.Task[None]] = set()
+        self._accepting = False
+        self._closed = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._resume_accepting()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Return the bound host and port."""
+        host, port = self._socket.getsockname()[:2]
+        return host, port
+
+    # --- accepting ---
+
+    def _resume_accepting(self) -> None:
+        if not self._accepting and not self._closed:
+            self._accepting = True
+            self._loop.add_reader(self._socket.fileno(), self._accept)
+
+    def _pause_accepting(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            self._loop.remove_reader(self._socket.fileno())
+
+    def _full(self) -> bool:
+        open_now = len(self.connections) + len(self._greeting)
+        return bool(self.max_connections) and open_now >= self.max_connections
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_PER_EVENT):
+            if self._full() or len(self._greeting) >= _HANDSHAKES_AT_ONCE:
+                self._pause_accepting()
+                return
+            try:
+                sock, _ = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._accept_failed(error)
+                return
+            self._greet(sock)
+
+    def _accept_failed(self, error: OSError) -> None:
+        if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+            raise error
+        log.error("accept_paused", address=self.address, error=error.strerror, seconds=_PAUSE_WHEN_OUT_OF_FILES)
+        self._refused("out_of_files")
+        self._pause_accepting()
+        self._loop.call_later(_PAUSE_WHEN_OUT_OF_FILES, self._resume_accepting)
+
+    def _greet(self, sock: socket.socket) -> None:
+        sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = self._loop.create_task(self._introduce(sock))
+        self._greeting.add(task)
+        self._empty.clear()
+        task.add_done_callback(self._introduced)
+
+    async def _introduce(self, sock: socket.socket) -> None:
+        try:
+            await self._welcome(sock, self)
+        except IdentityError as error:
+            sock.close()
+            self._refused(error.reason)
+        except (OSError, asyncio.CancelledError):
+            sock.close()
+            self._refused("broken")
+
+    def _introduced(self, task: asyncio.Task[None]) -> None:
+        self._greeting.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("connection_failed", address=self.address, exc_info=task.exception())
+        self._changed()
+
+    # --- connections ---
+
+    def joined(self, connection: Connection) -> None:
+        """Keep a connection. Called when it is made."""
+        self.connections.add(connection)
+        self._empty.clear()
+
+    def left(self, connection: Connection) -> None:
+        """Forget a connection. Called when it is lost."""
+        self.connections.discard(connection)
+        self._changed()
+
+    def _changed(self) -> None:
+        if not self.connections and not self._greeting:
+            self._empty.set()
+        if not self._full():
+            self._resume_accepting()
+
+    # --- the end ---
+
+    def stop_accepting(self) -> None:
+        """Close the listening socket; connections go on."""
+        if not self._closed:
+            self._pause_accepting()
+            self._closed = True
+            self._socket.close()
+
+    async def drain(self, seconds: float) -> bool:
+        """Stop accepting and let connections finish. After `seconds` abort the rest. Return whether none was left."""
+        self.stop_accepting()
+        for connection in tuple(self.connections):
+            connection.drain()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            for task in tuple(self._greeting):
+                task.cancel()
+            for connection in tuple(self.connections):
+                connection.abort()
+            await self._empty.wait()
+            return False
+        return True
+
+
+def bind(address: str, port: int) -> socket.socket:
+    """Return a listening socket. Raise ConfigError saying what is in the way.
+
+    The port may be shared with another process of the same user (SO_REUSEPORT), so that a successor takes over
+    without a lost connection.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        sock.bind((address, port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ConfigError((Problem(f"listener {address}:{port}", error.strerror or str(error), _advice(error)),)) from error
+    return sock
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "another process has the port: stop it or choose another port"
+        case errno.EACCES:
+            return "ports below 1024 need a privilege: choose a higher one"
+        case errno.EADDRNOTAVAIL:
+            return "this machine has no such address"
+        case _:
+            return ""

@@ -1,0 +1,204 @@
+"""Opening the listeners of a proxy: which socket leads to which decision.
+
+`Dataplane` holds what all listeners share and opens and closes them by the table: `follow` is called after every swap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from dataplane.clock import NEVER, Clock
+from dataplane.downstream import Downstream
+from dataplane.exchange import Decide
+from dataplane.inbound import inbound_decider
+from dataplane.listener import Listener, bind
+from dataplane.live import Generation, Live
+from dataplane.metrics import Metrics
+from dataplane.outbound import ingress_decider, upstream_decider
+from dataplane.pool import Pools
+from dataplane.tcp import Relay, dial_app, dial_upstream, judge, revoke_denied
+from dataplane.tls_transport import TlsTransport, accept_tls
+from policies.errors import ConfigError, IdentityError
+from policies.table import Table
+
+log = structlog.get_logger(__name__)
+
+Welcome = Callable[[socket.socket, Listener], Awaitable[None]]
+HTTP = "http"  # the one protocol that is understood request by request; others are relayed as tcp
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerKey:
+    """What makes a listener the same listener: its purpose and its address. `name` is the upstream's key."""
+
+    purpose: str  # inbound, upstream, ingress
+    name: str
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return the name used in metrics and logs."""
+        return f"{self.purpose}:{self.name}" if self.name else self.purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a new table changes about the listeners."""
+
+    open: tuple[ListenerKey, ...]
+    close: tuple[ListenerKey, ...]
+
+
+def wanted_listeners(table: Table) -> tuple[ListenerKey, ...]:
+    """Return the listeners that a table calls for."""
+    keys = []
+    if table.inbound is not None:
+        keys.append(ListenerKey("inbound", "", table.inbound.bind_address, table.inbound.bind_port))
+    keys += [ListenerKey("upstream", item.upstream, item.address, item.port) for item in table.listeners]
+    keys += [ListenerKey("ingress", str(item.port), item.address, item.port) for item in table.ingress]
+    return tuple(keys)
+
+
+def plan(have: frozenset[ListenerKey], table: Table) -> Plan:
+    """Return what to open and what to close so that exactly the table's listeners are there."""
+    want = wanted_listeners(table)
+    return Plan(tuple(key for key in want if key not in have), tuple(sorted(have - set(want), key=str)))
+
+
+class Dataplane:
+    """All listeners and pools of one process."""
+
+    def __init__(self, live: Live, metrics: Metrics) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._live = live
+        self._metrics = metrics
+        self.clock = Clock(self._loop)
+        self.clock.start()
+        self.pools = Pools(live, self.clock, metrics)
+        self.listeners: dict[ListenerKey, Listener] = {}
+        self._closing: set[asyncio.Task[bool]] = set()
+        self.draining = False
+
+    def follow(self, generation: Generation, drain_seconds: float) -> list[ConfigError]:
+        """Open and close listeners for a generation that has just been put in force. Return what could not be bound."""
+        failures: list[ConfigError] = []
+        changes = plan(frozenset(self.listeners), generation.table)
+        for key in changes.close:
+            log.info("listener_closed", listener=str(key), port=key.port)
+            closing = self._loop.create_task(self.listeners.pop(key).drain(drain_seconds))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        for key in () if self.draining else changes.open:
+            try:
+                self.listeners[key] = self._open(key)
+            except ConfigError as error:
+                failures.append(error)
+            else:
+                log.info("listener_opened", listener=str(key), address=key.address, port=key.port)
+        for key, listener in self.listeners.items():
+            if key.purpose == "inbound":
+                listener.max_connections = generation.table.inbound.max_connections if generation.table.inbound else 0
+                if not _is_http_inbound(generation):
+                    revoke_denied(generation, listener, self._metrics.for_listener(str(key)))
+        self.pools.keep_only(
+            {
+                cluster
+                for outbound in generation.table.outbounds.values()
+                for route in outbound.routes
+                for leg in route.legs
+                for cluster in leg.clusters
+            }
+        )
+        return failures
+
+    async def drain(self, seconds: float) -> bool:
+        """Stop accepting and let everything finish within `seconds`. Return whether nothing had to be cut."""
+        self.draining = True
+        ended = await asyncio.gather(
+            *(listener.drain(seconds) for listener in self.listeners.values()), *tuple(self._closing)
+        )
+        self.listeners.clear()
+        self.pools.close()
+        self.clock.stop()
+        return all(ended)
+
+    # --- opening ---
+
+    def _open(self, key: ListenerKey) -> Listener:
+        match key.purpose:
+            case "inbound":
+                welcome = self._inbound(key)
+            case "ingress":
+                welcome = self._plain(key, ingress_decider(self._live, self.pools, key.port))
+            case _:
+                welcome = self._plain(key, upstream_decider(self._live, self.pools, key.name))
+        refused = self._metrics.for_listener(str(key)).refused
+        return Listener(bind(key.address, key.port), welcome, refused=lambda reason: refused.update((reason,)))
+
+    def _inbound(self, key: ListenerKey) -> Welcome:
+        decide = inbound_decider(self._live, self.pools)
+        http, connections = self._metrics.for_http(str(key)), self._metrics.for_listener(str(key))
+
+        async def welcome(sock: socket.socket, listener: Listener) -> None:
+            generation = self._live.current
+            if generation is None or generation.table.inbound is None or generation.leaf_ends <= self.clock.wall:
+                raise IdentityError("own_leaf_expired", "there is no valid leaf to answer with")
+            inbound = generation.table.inbound
+            relays: list[Relay] = []
+
+            def protocol(transport: TlsTransport) -> asyncio.Protocol:
+                ends = min(transport.peer.not_after.timestamp(), generation.leaf_ends)
+                expires = self.clock.now + ends - self.clock.wall
+                if inbound.protocol == HTTP:
+                    return Downstream(listener, decide, self.clock, (http, connections), expires)
+                relays.append(Relay(listener, connections, self.clock, transport.peer, expires))
+                return relays[0].downstream
+
+            await accept_tls(sock, generation.contexts.server, generation.check_peer, protocol)
+            for relay in relays:
+                relay.start()
+                if judge(relay, inbound, connections):
+                    relay.dial(dial_app(relay, inbound))
+                else:
+                    relay.refuse()
+
+        return welcome
+
+    def _plain(self, key: ListenerKey, decide: Decide) -> Welcome:
+        http, connections = self._metrics.for_http(str(key)), self._metrics.for_listener(str(key))
+
+        async def welcome(sock: socket.socket, listener: Listener) -> None:
+            generation = self._live.current
+            upstream, protocol = _behind(generation.table, key) if generation is not None else ("", "")
+            if protocol == HTTP:
+                await self._loop.connect_accepted_socket(
+                    lambda: Downstream(listener, decide, self.clock, (http, connections)), sock
+                )
+                return
+            relay = Relay(listener, connections, self.clock, None, NEVER)
+            await self._loop.connect_accepted_socket(lambda: relay.downstream, sock)
+            relay.start()
+            relay.dial(dial_upstream(relay, self._live, self.pools, upstream))
+
+        return welcome
+
+
+def _behind(table: Table, key: ListenerKey) -> tuple[str, str]:
+    """Return (upstream, protocol) of what stands behind a plaintext listener."""
+    if key.purpose == "upstream":
+        outbound = table.outbounds.get(key.name)
+        return key.name, outbound.protocol if outbound is not None else ""
+    for listener in table.ingress:
+        if listener.port == key.port:
+            first = listener.virtual_hosts[0].outbound if listener.virtual_hosts else ""
+            return first, listener.protocol
+    return "", ""
+
+
+def _is_http_inbound(generation: Generation) -> bool:
+    return generation.table.inbound is not None and generation.table.inbound.protocol == HTTP

@@ -1,0 +1,256 @@
+"""tcp: bytes both ways between a caller and an endpoint, decided once a connection.
+
+When the table changes, connections that the intentions now deny are closed, and no others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+
+from dataplane.clock import NEVER, Clock
+from dataplane.pool import Pool, Pools
+from dataplane.tls_transport import TlsTransport, connect_tls
+from policies.errors import ConnectFailed, ConnectTimedOut
+from policies.splits import pick
+
+if TYPE_CHECKING:
+    from dataplane.listener import Listener
+    from dataplane.live import Generation, Live
+    from dataplane.metrics import ConnectionCounts
+    from policies.identity import Peer
+    from policies.table import Inbound, Outbound
+
+log = structlog.get_logger(__name__)
+
+ATTEMPTS = 3
+
+
+class Pipe(asyncio.Protocol):
+    """One end of a relay. What it reads is written to `other`; while there is no other end it does not read."""
+
+    __slots__ = ("_count", "_ended", "_on_lost", "other", "transport")
+
+    def __init__(self, on_lost: Callable[[], None], count: Callable[[int], None]) -> None:
+        self._on_lost = on_lost
+        self._count = count
+        self._ended = False
+        self.other: Pipe | None = None
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the other end."""
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        if self.other is None:
+            self.transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on."""
+        if self.other is not None:
+            self._count(len(data))
+            self.other.transport.write(data)
+
+    def eof_received(self) -> bool:
+        """Pass on the end of this direction; the other one goes on."""
+        self._ended = True
+        other = self.other
+        if other is None or other.transport.is_closing() or other._ended:  # noqa: SLF001 - the same class
+            return False
+        if not other.transport.can_write_eof():
+            return False
+        other.transport.write_eof()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the other end too, after what is still to be written."""
+        del exc
+        if self.other is not None:
+            self.other.transport.close()
+        self._on_lost()
+
+    def pause_writing(self) -> None:
+        """This end reads slowly: let the other wait."""
+        if self.other is not None and not self.other.transport.is_closing():
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        if self.other is not None and not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+
+class Relay:
+    """A caller's connection and the one made for it."""
+
+    __slots__ = ("_clock", "_counts", "_dialling", "_listener", "caller", "deadline", "downstream", "upstream")
+
+    def __init__(
+        self, listener: Listener, counts: ConnectionCounts, clock: Clock, caller: Peer | None, expires: float
+    ) -> None:
+        self._listener = listener
+        self._counts = counts
+        self._clock = clock
+        self._dialling: asyncio.Task[None] | None = None
+        self.caller = caller
+        self.deadline = expires
+        self.downstream = Pipe(self._lost, self._received)
+        self.upstream: Pipe | None = None
+
+    def start(self) -> None:
+        """Count the caller, who waits until `dial` has joined the other end."""
+        self._counts.accepted += 1
+        self._clock.add(self)
+        self._listener.joined(self)
+
+    def dial(self, dialling: Coroutine[Any, Any, None]) -> None:
+        """Make the other end's connection; given up when the caller leaves."""
+        self._dialling = asyncio.get_running_loop().create_task(dialling)
+
+    def join(self, upstream: Pipe) -> None:
+        """Connect both ends."""
+        self.upstream = upstream
+        upstream.other, self.downstream.other = self.downstream, upstream
+        if self.downstream.transport.is_closing():
+            upstream.transport.close()
+            return
+        upstream.transport.resume_reading()
+        self.downstream.transport.resume_reading()
+
+    def drain(self) -> None:
+        """Nothing to announce on tcp: it goes on until it ends or is aborted."""
+
+    def abort(self) -> None:
+        """Close both ends at once."""
+        self.downstream.transport.abort()
+        if self.upstream is not None:
+            self.upstream.transport.abort()
+
+    def expire(self) -> None:
+        """A certificate of this connection has ended."""
+        self.deadline = NEVER
+        log.info("tcp_connection_expired", caller=str(self.caller.spiffe_id) if self.caller else "")
+        self.abort()
+
+    def bound(self, ends: float) -> None:
+        """End no later than this (seconds since the epoch)."""
+        self.deadline = min(self.deadline, self._clock.now + ends - self._clock.wall)
+
+    def make_upstream(self) -> Pipe:
+        """Return the other end, to be joined once connected."""
+        return Pipe(lambda: None, self._sent)
+
+    def refuse(self) -> None:
+        """Close the caller's end without a byte."""
+        self.downstream.transport.close()
+
+    def _received(self, size: int) -> None:
+        self._counts.bytes_in += size
+
+    def _sent(self, size: int) -> None:
+        self._counts.bytes_out += size
+
+    def _lost(self) -> None:
+        self._counts.closed += 1
+        self._clock.discard(self)
+        if self._dialling is not None:
+            self._dialling.cancel()
+        self._listener.left(self)
+
+
+# --- inbound -------------------------------------------------------------------------------------------------------
+
+
+def judge(relay: Relay, inbound: Inbound, counts: ConnectionCounts) -> bool:
+    """Return whether the caller may connect; count and tell when not."""
+    assert relay.caller is not None  # noqa: S101 - inbound callers are verified
+    decision = inbound.intentions.for_source(relay.caller.spiffe_id.service, inbound.default).connection
+    if not decision.allowed:
+        counts.denied += 1
+        log.info("tcp_denied", source=relay.caller.spiffe_id.service, because=decision.because)
+    return decision.allowed
+
+
+async def dial_app(relay: Relay, inbound: Inbound) -> None:
+    """Connect a judged relay to the local app."""
+    loop = asyncio.get_running_loop()
+    pipe = relay.make_upstream()
+    try:
+        async with asyncio.timeout(inbound.local_connect_timeout):
+            await loop.create_connection(lambda: pipe, inbound.local_address, inbound.local_port)
+    except (OSError, TimeoutError) as error:
+        log.warning("app_unreachable", app=f"{inbound.local_address}:{inbound.local_port}", error=str(error))
+        relay.refuse()
+        return
+    relay.join(pipe)
+
+
+def revoke_denied(generation: Generation, listener: Listener, counts: ConnectionCounts) -> None:
+    """Close the connections that the intentions in force deny, and no others."""
+    inbound = generation.table.inbound
+    for relay in tuple(listener.connections):
+        if not isinstance(relay, Relay) or relay.caller is None or inbound is None:
+            continue
+        source = relay.caller.spiffe_id.service
+        decision = inbound.intentions.for_source(source, inbound.default).connection
+        if not decision.allowed:
+            counts.revoked += 1
+            log.info("tcp_revoked", source=source, because=decision.because)
+            relay.abort()
+
+
+# --- outbound ------------------------------------------------------------------------------------------------------
+
+
+async def dial_upstream(relay: Relay, live: Live, pools: Pools, key: str) -> None:
+    """Connect a relay to an endpoint of the upstream; other endpoints are tried when one does not answer."""
+    generation = live.current
+    outbound = generation.table.outbounds.get(key) if generation is not None else None
+    if generation is None or outbound is None:
+        relay.refuse()
+        return
+    tried: set[Pool] = set()
+    pool, timeout, another = _choose(outbound, pools)
+    while pool is not None and len(tried) < ATTEMPTS:
+        route = pool.route
+        assert route.spiffe_id is not None  # noqa: S101 - every mesh endpoint has one
+        pipe = relay.make_upstream()
+        try:
+            await connect_tls(
+                (route.address, route.port),
+                generation.contexts.client,
+                generation.check_peer,
+                (route.sni, route.spiffe_id),
+                timeout,
+                lambda transport, pipe=pipe: _bounded(relay, transport, pipe),  # type: ignore[misc]
+            )
+        except (ConnectFailed, ConnectTimedOut) as error:
+            pool.counts.connect_failures += 1
+            log.debug("connect_failed", upstream=key, error=str(error))
+            tried.add(pool)
+            pool = another(tried)
+            continue
+        pool.counts.connections += 1
+        relay.join(pipe)
+        return
+    log.info("tcp_no_healthy_upstream", upstream=key, tried=len(tried))
+    relay.refuse()
+
+
+def _choose(outbound: Outbound, pools: Pools) -> tuple[Pool | None, float, Callable[[set[Pool]], Pool | None]]:
+    route = next((route for route in reversed(outbound.routes) if route.match is None), None)
+    leg = pick(route.legs, random.random()) if route is not None else None
+    for cluster in leg.clusters if leg is not None else ():
+        prepared = pools.of_cluster(cluster)
+        if not prepared.empty:
+            return prepared.choose(), cluster.connect_timeout, prepared.another
+    return None, 0.0, lambda _tried: None
+
+
+def _bounded(relay: Relay, transport: TlsTransport, pipe: Pipe) -> Pipe:
+    """Let the relay end with the endpoint's certificate, if that ends first."""
+    relay.bound(transport.peer.not_after.timestamp())
+    return pipe

@@ -1,0 +1,220 @@
+"""A connection towards an endpoint: sends one request at a time and passes the answer to whoever asked."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import TYPE_CHECKING, cast
+
+from dataplane.bodies import Body, ChunkedBody, LengthBody, UntilClose
+from dataplane.clock import NEVER
+from dataplane.heads import END, MAX_HEAD, BadHead, ResponseHead, looks_wrong, parse_response
+
+if TYPE_CHECKING:
+    from dataplane.downstream import Downstream
+    from dataplane.pool import Pool
+
+EXPIRY_MARGIN = 2.0  # seconds before a certificate ends in which a connection takes no new request
+_NO_CONTENT = 204
+_NOT_MODIFIED = 304
+_SWITCHING = 101
+_CONTINUE = 100
+
+
+class State(enum.Enum):
+    """Where the connection stands."""
+
+    IDLE = enum.auto()
+    HEAD = enum.auto()  # a request was sent, its answer's head is awaited
+    BODY = enum.auto()
+    TUNNEL = enum.auto()  # after 101: bytes both ways
+    CLOSED = enum.auto()
+
+
+class Upstream(asyncio.Protocol):
+    """The connection. Made by `Pool.dial`; busy until its answer is complete."""
+
+    __slots__ = ("_asker", "_body", "_head_request", "_input", "_keep", "_pool", "_state", "deadline", "expires",
+                 "reused", "transport")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._asker: Downstream | None = None
+        self._state = State.IDLE
+        self._input = b""
+        self._body: Body | None = None
+        self._head_request = False
+        self._keep = True
+        self.transport: asyncio.Transport
+        self.reused = False
+        self.deadline = NEVER
+        self.expires = NEVER
+
+    # --- asked by Downstream and Pool ---
+
+    def usable(self, now: float) -> bool:
+        """Return whether another request may be sent."""
+        return self._state is State.IDLE and now < self.expires - EXPIRY_MARGIN and not self.transport.is_closing()
+
+    def ask(self, asker: Downstream, request: bytes, *, head_request: bool) -> None:
+        """Send a request's head and what is there of its body."""
+        self._asker = asker
+        self._head_request = head_request
+        self._state = State.HEAD
+        self.deadline = NEVER
+        self.transport.write(request)
+
+    def send(self, data: bytes) -> None:
+        """Send more of the body, or of the tunnel."""
+        self.transport.write(data)
+
+    def give_up(self) -> None:
+        """Nobody waits for the answer any more: the connection cannot be used again."""
+        self._asker = None
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._state is not State.CLOSED:
+            self.transport.abort()
+
+    def expire(self) -> None:
+        """Close an idle connection whose time is up."""
+        self.deadline = NEVER
+        if self._state is State.IDLE:
+            self.abort()
+
+    # --- the transport's calls ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self._pool.clock.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read the answer."""
+        asker = self._asker
+        if asker is None:
+            self.abort()  # nobody asked: not a peer to go on with
+            return
+        try:
+            if self._state is State.HEAD:
+                self._read_head(asker, self._input + data if self._input else data)
+            elif self._state is State.BODY:
+                self._read_body(asker, data)
+            elif self._state is State.TUNNEL:
+                asker.tunnel(data)
+        except BadHead as error:
+            self._asker = None
+            self.abort()
+            asker.upstream_broke(f"protocol error ({error.reason})", 502)
+
+    def eof_received(self) -> bool:
+        """The peer is done; so are we."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the asker, if there is one."""
+        del exc
+        asker, state, body = self._asker, self._state, self._body
+        self._asker = None
+        busy = state in {State.HEAD, State.BODY, State.TUNNEL}
+        self._state = State.CLOSED
+        self._pool.clock.discard(self)
+        self._pool.lost(self, busy=busy)
+        if asker is None:
+            return
+        if state is State.HEAD:
+            asker.upstream_lost(self)
+        elif state is State.TUNNEL:
+            asker.tunnel_ended()
+        else:
+            last = body.end() if body is not None else None
+            if last is None:
+                asker.upstream_cut()
+            else:
+                asker.answer_more(last, done=True)
+
+    def pause_writing(self) -> None:
+        """The endpoint is slow: let the downstream wait."""
+        if self._asker is not None:
+            self._asker.pause_input()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        if self._asker is not None:
+            self._asker.resume_input()
+
+    # --- the answer ---
+
+    def _read_head(self, asker: Downstream, data: bytes) -> None:
+        end = data.find(END)
+        if end < 0:
+            if len(data) > MAX_HEAD or looks_wrong(data):
+                raise BadHead(502, "malformed")
+            self._input = data
+            return
+        self._input = b""
+        head = parse_response(data[: end + 4])
+        rest = data[end + 4 :]
+        if head.status < 200:  # noqa: PLR2004 - informational
+            self._informational(asker, head, rest)
+            return
+        body = self._framing(head)
+        self._body = body
+        self._keep = not head.close
+        out = b""
+        if rest or not body.done:
+            out, rest = body.feed(rest) if not body.done else (b"", rest)
+        if rest:
+            self._keep = False  # more than the answer: nothing that may be taken for the next one
+        if body.done:
+            self._finished()
+            asker.answer(head, out, done=True, reframed=False)
+        else:
+            self._state = State.BODY
+            asker.answer(head, out, done=False, reframed=isinstance(body, UntilClose))
+
+    def _informational(self, asker: Downstream, head: ResponseHead, rest: bytes) -> None:
+        if head.status == _SWITCHING:
+            if not asker.wants_upgrade:
+                raise BadHead(502, "unasked_upgrade")
+            self._state = State.TUNNEL
+            asker.switch(head)
+            if rest:
+                asker.tunnel(rest)
+            return
+        if head.status != _CONTINUE:  # 100 was sent to the downstream by this proxy itself
+            asker.inform(head)
+        if rest:
+            self._read_head(asker, rest)
+
+    def _framing(self, head: ResponseHead) -> Body:
+        if self._head_request or head.status in {_NO_CONTENT, _NOT_MODIFIED}:
+            return LengthBody(0)
+        if head.chunked:
+            return ChunkedBody(502)
+        if head.content_length is not None:
+            return LengthBody(head.content_length)
+        return UntilClose()
+
+    def _read_body(self, asker: Downstream, data: bytes) -> None:
+        body = self._body
+        assert body is not None  # noqa: S101 - state BODY has one
+        out, rest = body.feed(data)
+        if rest:
+            self._keep = False
+        if body.done:
+            self._finished()
+        asker.answer_more(out, done=body.done)
+
+    def _finished(self) -> None:
+        """The answer is whole: ready for the next request, unless either side wants to close."""
+        asker, self._asker = self._asker, None
+        self._body = None
+        self._state = State.IDLE
+        if self._keep and asker is not None and asker.request_complete:
+            self._pool.release(self)
+        else:
+            self._pool.active -= 1
+            self.abort()
