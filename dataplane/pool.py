@@ -227,6 +227,19 @@ class Pools:
             self._pools[name, route] = known
         return known
 
+    def describe(self) -> list[dict[str, object]]:
+        """Return every endpoint with its connections, for people."""
+        return [
+            {
+                "target": name,
+                "endpoint": f"{route.address}:{route.port}",
+                "connections": pool.connections,
+                "busy": pool.active,
+                "spiffe_id": str(route.spiffe_id or ""),
+            }
+            for (name, route), pool in self._pools.items()
+        ]
+
     def keep_only(self, clusters: set[Cluster]) -> None:
         """Forget clusters that no table names any more and close the pools of endpoints that are gone."""
         self._clusters = {cluster: pools for cluster, pools in self._clusters.items() if cluster in clusters}

@@ -119,9 +119,10 @@ class CatalogForbidden(CatalogError):
 
 
 class CatalogNotFound(CatalogError):
-    """404."""
+    """404. `index` is where a blocking query can wait for it to appear, or ""."""
 
     terminal = True
+    index: str = ""
 
 
 class CatalogRefused(CatalogError):

@@ -1,0 +1,425 @@
+"""Consul's HTTP API as the mesh needs it: python-consul2, extended. Nothing else imports it.
+
+python-consul2 has the seam (a client with one HTTP object) and groups for the agent's services; it lacks pooling,
+timeouts, TLS, typed errors, safe paths and half of the endpoints of a mesh. All of that is here: one pooled session,
+blocking queries under a semaphore well below the agent's limit of connections, a timeout for every request, no
+redirects (they would carry the token elsewhere), path segments that cannot climb.
+Source: https://developer.hashicorp.com/consul/api-docs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from consul import base
+from yarl import URL
+
+from controlplane.consul_settings import ConsulSettings
+from policies.errors import (
+    CatalogBadAnswer,
+    CatalogError,
+    CatalogFault,
+    CatalogForbidden,
+    CatalogNotFound,
+    CatalogRateLimited,
+    CatalogRefused,
+    CatalogTimedOut,
+    CatalogUnreachable,
+)
+from policies.snapshot import (
+    ChainWatch,
+    DefaultActionWatch,
+    EndpointsWatch,
+    GatewayServicesWatch,
+    IngressWatch,
+    IntentionsWatch,
+    MeshWatch,
+    RegistrationWatch,
+    RootsWatch,
+    Watch,
+)
+
+REQUEST_SECONDS = 10.0  # for anything that does not block
+SLACK_SECONDS = 5.0  # on top of a blocking query's wait and the server's jitter of wait/16
+MAX_WATCHES = 64  # blocking queries at once; the agent allows 200 connections per client address
+_LARGE_BODY = 64 * 1024  # decoded in a thread from here on
+_MADE_UP_SOURCE = "lictor-default-action-probe"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer of a read. `cursor` goes into the next blocking read: an index, or a content hash.
+
+    `filtered`: the token could not see everything (X-Consul-Results-Filtered-By-ACLs).
+    """
+
+    data: Any
+    cursor: str = ""
+    filtered: bool = False
+
+
+class Segment(str):
+    """A path segment that came from outside; quoted as a whole."""
+
+    __slots__ = ()
+
+
+def path(*parts: str | Segment) -> str:
+    """Return an API path. Raise CatalogRefused for a segment that could climb out of it."""
+    quoted = []
+    for part in parts:
+        if isinstance(part, Segment) and (part in {"", ".", ".."} or "\x00" in part or "/" in part or "\\" in part):
+            where = "/".join(parts)
+            raise CatalogRefused(where, f"{str(part)!r} cannot be part of a path")
+        quoted.append(quote(part, safe="") if isinstance(part, Segment) else part)
+    return "/v1/" + "/".join(quoted)
+
+
+# --- the HTTP object that python-consul2 is given ------------------------------------------------------------------
+
+
+class PooledHttp(base.HTTPClient):  # type: ignore[misc]
+    """python-consul2's HTTP interface on one pooled aiohttp session. Every error is a CatalogError."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        super().__init__()
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+        self._blocking = asyncio.Semaphore(MAX_WATCHES)
+        self._tls = settings.ssl_context()
+
+    def get(self, callback: Any, path: str, params: Any = None, headers: Any = None) -> Any:
+        """Read."""
+        return self._request("GET", callback, path, params, headers, None)
+
+    def put(self, callback: Any, path: str, params: Any = None, data: Any = "", headers: Any = None) -> Any:
+        """Write."""
+        return self._request("PUT", callback, path, params, headers, data)
+
+    def post(self, callback: Any, path: str, params: Any = None, data: Any = "", headers: Any = None) -> Any:
+        """Ask with a body."""
+        return self._request("POST", callback, path, params, headers, data)
+
+    def delete(self, callback: Any, path: str, params: Any = None, data: Any = "", headers: Any = None) -> Any:
+        """Delete."""
+        return self._request("DELETE", callback, path, params, headers, data)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+            await asyncio.sleep(0)  # let the transports see it
+
+    async def _request(
+        self, method: str, callback: Callable[[Any], Any], path: str, params: Any, headers: Any, data: Any
+    ) -> Any:
+        query = [(key, str(value)) for key, value in (params or ())]
+        seconds = REQUEST_SECONDS
+        wait = dict(query).get("wait")
+        blocks = wait is not None and any(key in {"index", "hash"} for key, _ in query)
+        if blocks and wait is not None:
+            waits = float(wait.removesuffix("s"))
+            seconds = waits + waits / 16 + SLACK_SECONDS
+            async with self._blocking:
+                response = await self._send(method, path, query, headers, data, seconds)
+        else:
+            response = await self._send(method, path, query, headers, data, seconds)
+        return callback(response)
+
+    async def _send(
+        self, method: str, path: str, query: list[tuple[str, str]], headers: Any, data: Any, seconds: float
+    ) -> base.Response:
+        where = f"{method} {path}"
+        url = URL(self._settings.base_url + path + (f"?{urlencode(query)}" if query else ""), encoded=True)
+        try:
+            async with self._open().request(
+                method,
+                url,
+                data=data or None,
+                headers=self._headers(headers),
+                timeout=aiohttp.ClientTimeout(total=seconds, connect=REQUEST_SECONDS),
+                allow_redirects=False,
+                ssl=self._tls if self._tls is not None else True,
+                server_hostname=self._settings.tls_server_name or None,
+            ) as answer:
+                content = await answer.read()
+                status, received = answer.status, answer.headers
+        except TimeoutError as error:
+            raise CatalogTimedOut(where, f"no answer within {seconds:g} s") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise CatalogUnreachable(where, _said(error)) from error
+        text = content.decode("utf-8", "replace")
+        _check(where, status, text, received.get("X-Consul-Index", ""))
+        return base.Response(status, received, text, content)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            socket_path = self._settings.socket_path
+            connector = (
+                aiohttp.UnixConnector(socket_path, limit=0) if socket_path else aiohttp.TCPConnector(limit=0)
+            )
+            self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
+        return self._session
+
+    def _headers(self, headers: Any) -> dict[str, str]:
+        sent = dict(headers or {})
+        if self._settings.basic_auth:
+            sent["Authorization"] = "Basic " + base64.b64encode(self._settings.basic_auth.encode()).decode()
+        return sent
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _check(where: str, status: int, text: str, index: str) -> None:
+    """Raise the typed error of a status, if it is one."""
+    said = text.strip()[:500] or f"status {status}"
+    if status < 300:  # noqa: PLR2004
+        return
+    if status == 403:  # noqa: PLR2004
+        raise CatalogForbidden(where, said)
+    if status == 404:  # noqa: PLR2004
+        missing = CatalogNotFound(where, said)
+        missing.index = index
+        raise missing
+    if status == 429:  # noqa: PLR2004
+        raise CatalogRateLimited(where, said)
+    if status >= 500:  # noqa: PLR2004
+        raise CatalogFault(where, said)
+    raise CatalogRefused(where, f"status {status}: {said}")
+
+
+class _Client(base.Consul):  # type: ignore[misc]
+    """python-consul2's client with our HTTP object, our token and nothing from the environment."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        self._settings = settings
+        with _without_environment(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of its own legacy groups at every construction
+            super().__init__()
+
+    def http_connect(self, *_: Any, **__: Any) -> PooledHttp:
+        """Return the HTTP object; called by the constructor."""
+        return PooledHttp(self._settings)
+
+    @property
+    def token(self) -> str:
+        """Return the token as it is now."""
+        return self._settings.current_token()
+
+    @token.setter
+    def token(self, _: object) -> None:
+        """Ignore what the constructor found in the environment."""
+
+
+@contextmanager
+def _without_environment() -> Iterator[None]:
+    """Hide CONSUL_* from python-consul2's constructor, which lets them override arguments and fails on some."""
+    hidden = {key: os.environ.pop(key) for key in tuple(os.environ) if key.startswith("CONSUL_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+# --- the catalog ---------------------------------------------------------------------------------------------------
+
+
+class Catalog:
+    """The agent. `async with` it; every method raises a CatalogError when it does not get its answer."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        self.settings = settings
+        self._client = _Client(settings)
+
+    async def __aenter__(self) -> Catalog:
+        """Open lazily: the first request connects."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close every connection."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.http.close()
+
+    # --- reads that can be watched ---
+
+    async def read(self, watch: Watch, cursor: str, wait: float) -> Answer:
+        """Return a watch's answer: at once without a cursor, else when it changed or after `wait` seconds."""
+        match watch:
+            case RootsWatch():
+                return await self._get(path("agent/connect/ca/roots"), cursor, wait)
+            case RegistrationWatch(proxy_id):
+                return await self._registration(proxy_id, cursor, wait)
+            case IntentionsWatch(service):
+                query = {"by": "destination", "name": service}
+                answer = await self._get(path("connect/intentions/match"), cursor, wait, query)
+                rows = answer.data.get(service) if isinstance(answer.data, Mapping) else None
+                return Answer(rows or [], answer.cursor, answer.filtered)
+            case DefaultActionWatch(service):
+                return await self._default_action(service)
+            case MeshWatch():
+                return await self._entry("mesh", "mesh", cursor, wait)
+            case ChainWatch():
+                return await self._chain(watch, cursor, wait)
+            case EndpointsWatch(service, datacenter):
+                query = {"dc": datacenter} if datacenter else {}
+                return await self._get(path("health/connect", Segment(service)), cursor, wait, query)
+            case IngressWatch(name):
+                return await self._entry("ingress-gateway", name, cursor, wait)
+            case GatewayServicesWatch(name):
+                return await self._get(path("catalog/gateway-services", Segment(name)), cursor, wait)
+
+    async def leaf(self, service: str, cursor: str, wait: float) -> Answer:
+        """Return the agent's leaf of a service, key included (`GET /v1/agent/connect/ca/leaf/:service`)."""
+        return await self._get(path("agent/connect/ca/leaf", Segment(service)), cursor, wait)
+
+    async def service(self, service_id: str) -> Any:
+        """Return a service of this agent (`GET /v1/agent/service/:id`). Raise CatalogNotFound."""
+        return (await self._get(path("agent/service", Segment(service_id)))).data
+
+    async def services(self) -> Mapping[str, Any]:
+        """Return all services of this agent by ID (`GET /v1/agent/services`)."""
+        data = (await self._get(path("agent/services"))).data
+        return data if isinstance(data, Mapping) else {}
+
+    async def roots(self) -> Any:
+        """Return the CA roots (`GET /v1/agent/connect/ca/roots`)."""
+        return (await self._get(path("agent/connect/ca/roots"))).data
+
+    async def own_chain(self, service: str) -> Any:
+        """Return a service's chain, which tells its datacenter and protocol (`GET /v1/discovery-chain/:service`)."""
+        return (await self._chain(ChainWatch(service, service), "", 0)).data
+
+    # --- writes ---
+
+    async def register(self, definition: Mapping[str, Any]) -> None:
+        """Register a service or proxy (`PUT /v1/agent/service/register`). Idempotent."""
+        await self._client.http.put(
+            _raw,
+            path("agent/service/register"),
+            params=[("replace-existing-checks", "true")],
+            data=json.dumps(definition),
+            headers=self._authorization(),
+        )
+
+    async def deregister(self, service_id: str) -> None:
+        """Deregister by ID; one that is not there is fine (`PUT /v1/agent/service/deregister/:id`)."""
+        _guard(service_id)
+        try:
+            await self._client.agent.service.deregister(quote(service_id, safe=""))
+        except CatalogNotFound:
+            return
+
+    async def maintenance(self, service_id: str, *, enable: bool, reason: str) -> None:
+        """Put a service into maintenance or out of it (`PUT /v1/agent/service/maintenance/:id`)."""
+        _guard(service_id)
+        word = "true" if enable else "false"
+        await self._client.agent.service.maintenance(quote(service_id, safe=""), word, reason=reason)
+
+    # --- how ---
+
+    async def _registration(self, proxy_id: str, cursor: str, wait: float) -> Answer:
+        query = [("hash", cursor), ("wait", f"{wait:g}s")] if cursor else []
+        response = await self._client.http.get(
+            _raw, path("agent/service", Segment(proxy_id)), params=query, headers=self._authorization()
+        )
+        return Answer(await _decode(response, "agent/service"), response.headers.get("X-Consul-ContentHash", ""))
+
+    async def _default_action(self, service: str) -> Answer:
+        """Ask for a source that nobody has: what is left is the agent's effective default."""
+        roots = await self.roots()
+        uri = f"spiffe://{roots.get('TrustDomain')}/ns/default/dc/none/svc/{_MADE_UP_SOURCE}"
+        body = {"Target": service, "ClientCertURI": uri, "ClientCertSerial": "00"}
+        response = await self._client.http.post(
+            _raw, path("agent/connect/authorize"), data=json.dumps(body), headers=self._authorization()
+        )
+        data = await _decode(response, "agent/connect/authorize")
+        return Answer(data.get("Authorized") is True)
+
+    async def _chain(self, watch: ChainWatch, cursor: str, wait: float) -> Answer:
+        query = {"compile-dc": watch.datacenter} if watch.datacenter else {}
+        overrides: dict[str, Any] = {}
+        if watch.protocol:
+            overrides["OverrideProtocol"] = watch.protocol
+        if watch.connect_timeout_ms > 0:
+            overrides["OverrideConnectTimeout"] = f"{watch.connect_timeout_ms}ms"
+        where = path("discovery-chain", Segment(watch.service))
+        if overrides:
+            response = await self._client.http.post(
+                _raw,
+                where,
+                params=_blocking(cursor, wait, query),
+                data=json.dumps(overrides),
+                headers=self._authorization(),
+            )
+            answer = await _answer(response, where)
+        else:
+            answer = await self._get(where, cursor, wait, query)
+        if not isinstance(answer.data, Mapping) or not isinstance(answer.data.get("Chain"), Mapping):
+            raise CatalogBadAnswer(where, "the answer holds no Chain")
+        return Answer(answer.data["Chain"], answer.cursor, answer.filtered)
+
+    async def _entry(self, kind: str, name: str, cursor: str, wait: float) -> Answer:
+        """Return a config entry; None when there is none, which can be waited on like any other answer."""
+        try:
+            return await self._get(path("config", kind, Segment(name)), cursor, wait)
+        except CatalogNotFound as error:
+            return Answer(None, error.index)
+
+    async def _get(
+        self, where: str, cursor: str = "", wait: float = 0, query: Mapping[str, str] | None = None
+    ) -> Answer:
+        response = await self._client.http.get(
+            _raw, where, params=_blocking(cursor, wait, query or {}), headers=self._authorization()
+        )
+        return await _answer(response, where)
+
+    def _authorization(self) -> dict[str, str]:
+        token = self._client.token
+        return {"X-Consul-Token": token} if token else {}
+
+
+def _raw(response: base.Response) -> base.Response:
+    return response
+
+
+def _guard(service_id: str) -> None:
+    path("agent/service", Segment(service_id))
+
+
+def _blocking(cursor: str, wait: float, query: Mapping[str, str]) -> list[tuple[str, str]]:
+    params = list(query.items())
+    return [*params, ("index", cursor), ("wait", f"{wait:g}s")] if cursor else params
+
+
+async def _answer(response: base.Response, where: str) -> Answer:
+    data = await _decode(response, where)
+    filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
+    return Answer(data, response.headers.get("X-Consul-Index", ""), filtered)
+
+
+async def _decode(response: base.Response, where: str) -> Any:
+    try:
+        if len(response.content) > _LARGE_BODY:
+            return await asyncio.to_thread(json.loads, response.content)
+        return json.loads(response.content)
+    except ValueError as error:
+        raise CatalogBadAnswer(where, f"the answer is not JSON: {error}") from error
+
+
+__all__ = ["Answer", "Catalog", "CatalogError", "Segment", "path"]

@@ -1,0 +1,110 @@
+"""Leaves from the agent's Connect CA: the agent makes the key, the servers sign, the agent renews.
+
+For a mesh that exists already. The agent gives the same key to every caller that reaches it, whatever their token, so
+the unit of trust is the host; `vault` keeps keys in the sidecar instead.
+Source: `GET /v1/agent/connect/ca/leaf/:service`, blocking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+
+from controlplane.issuer import IssuerStatus
+from controlplane.issuer.csr import checked_leaf
+from policies.errors import BadLeaf, CatalogError, IssuerError
+from policies.identity import Leaf, SpiffeId
+from policies.rotation import retry_pause
+
+log = structlog.get_logger(__name__)
+
+WAIT_SECONDS = 30.0
+
+
+class LeafAnswer(Protocol):
+    """What the catalog answers."""
+
+    @property
+    def data(self) -> Any:  # noqa: ANN401 - decoded JSON
+        """Return the decoded answer."""
+        ...
+
+    @property
+    def cursor(self) -> str:
+        """Return what the next blocking read waits from."""
+        ...
+
+
+class LeafSource(Protocol):
+    """The part of the catalog that gives leaves."""
+
+    async def leaf(self, service: str, cursor: str, wait: float) -> LeafAnswer:
+        """Return the leaf of a service."""
+        ...
+
+
+class ConsulIssuer:
+    """The issuer. `local` says whether only this machine can reach the agent."""
+
+    def __init__(self, source: LeafSource, *, local: bool) -> None:
+        self.status = IssuerStatus("consul")
+        self._source = source
+        if not local:
+            log.warning(
+                "issuer_shared_agent",
+                hint="the agent hands a service's key to whoever reaches it: use a unix socket or loopback, or Vault",
+            )
+
+    async def leaves(self, spiffe_id: SpiffeId) -> AsyncIterator[Leaf]:
+        """Yield the agent's leaf, and each next one when the agent has it."""
+        cursor = ""
+        leaf: Leaf | None = None
+        while True:
+            try:
+                answer = await self._source.leaf(spiffe_id.service, cursor, WAIT_SECONDS)
+                found = _leaf(spiffe_id, answer.data)
+            except (CatalogError, IssuerError) as error:
+                cursor = ""
+                await asyncio.sleep(self._failed(error, leaf))
+                continue
+            self._succeeded()
+            cursor = answer.cursor
+            if leaf is None or found.serial != leaf.serial:
+                leaf = found
+                self.status.issued += 1
+                log.info("leaf_issued", issuer="consul", serial=leaf.serial, ends=leaf.not_after.isoformat())
+                yield leaf
+            elif not cursor:
+                await asyncio.sleep(1.0)
+
+    async def close(self) -> None:
+        """Nothing of its own to let go of."""
+
+    def _succeeded(self) -> None:
+        if self.status.failing_since is not None:
+            log.info("issuer_recovered", issuer="consul", seconds=round(time.time() - self.status.failing_since, 1))
+        self.status.failing_since = None
+        self.status.failures = 0
+        self.status.error = ""
+
+    def _failed(self, error: Exception, leaf: Leaf | None) -> float:
+        self.status.failures += 1
+        self.status.error = str(error)
+        if self.status.failing_since is None:
+            self.status.failing_since = time.time()
+            log.warning("issuer_failing", issuer="consul", error=str(error))
+        remaining = leaf.not_after.timestamp() - time.time() if leaf is not None else 0.0
+        return 0.05 + retry_pause(self.status.failures, remaining, random.random())
+
+
+def _leaf(spiffe_id: SpiffeId, data: Any) -> Leaf:  # noqa: ANN401 - decoded JSON
+    if not isinstance(data, dict) or not data.get("CertPEM") or not data.get("PrivateKeyPEM"):
+        message = "the agent's answer holds no certificate and key"
+        raise BadLeaf(message)
+    return checked_leaf(spiffe_id, [str(data["CertPEM"])], str(data["PrivateKeyPEM"]).encode(), datetime.now(UTC))

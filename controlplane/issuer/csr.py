@@ -1,0 +1,108 @@
+"""Keys, signing requests, and the check of what an issuer sends back. Keys are made here and stay in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from policies.errors import BadLeaf, IdentityError
+from policies.identity import Leaf, SpiffeId, verify_peer
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """Return a new P-256 key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def signing_request(key: ec.EllipticCurvePrivateKey, spiffe_id: SpiffeId) -> str:
+    """Return a PEM request with an empty subject and this one URI."""
+    uri = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(spiffe_id))])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(uri, critical=True)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return the key as PKCS 8, for the TLS library alone."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def checked_leaf(spiffe_id: SpiffeId, pems: Sequence[str], key_pem: bytes, now: datetime) -> Leaf:
+    """Return the leaf that an issuer sent, as chain (the leaf first) and key. Raise BadLeaf saying what is wrong.
+
+    The certificate must be for our key, name exactly our URI, be no CA, be valid now, and be followed by its issuers
+    in order. Roots are left out of the chain: peers have their own.
+    """
+    certificates = _load(pems)
+    leaf = certificates[0]
+    try:
+        peer = verify_peer(leaf.public_bytes(serialization.Encoding.DER), spiffe_id.trust_domain, now)
+    except IdentityError as error:
+        message = f"the issuer's certificate is no leaf of ours: {error}"
+        raise BadLeaf(message) from error
+    if peer.spiffe_id != spiffe_id:
+        message = f"the issuer's certificate is for {peer.spiffe_id}, asked for was {spiffe_id}"
+        raise BadLeaf(message)
+    key = serialization.load_pem_private_key(key_pem, None)
+    if _public(key.public_key()) != _public(leaf.public_key()):
+        message = "the issuer's certificate is for another key"
+        raise BadLeaf(message)
+    chain = _ordered(leaf, certificates[1:])
+    return Leaf(
+        spiffe_id=spiffe_id,
+        serial=f"{leaf.serial_number:x}",
+        not_before=leaf.not_valid_before_utc,
+        not_after=leaf.not_valid_after_utc,
+        chain_pem="".join(one.public_bytes(serialization.Encoding.PEM).decode() for one in chain),
+        key_pem=key_pem,
+    )
+
+
+def _load(pems: Sequence[str]) -> list[x509.Certificate]:
+    try:
+        certificates = [one for pem in pems if pem.strip() for one in x509.load_pem_x509_certificates(pem.encode())]
+    except ValueError as error:
+        message = f"the issuer's answer holds no readable certificate: {error}"
+        raise BadLeaf(message) from error
+    if not certificates:
+        message = "the issuer's answer holds no certificate"
+        raise BadLeaf(message)
+    return certificates
+
+
+def _public(key: object) -> bytes:
+    if not hasattr(key, "public_bytes"):
+        return b""
+    encoded: bytes = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return encoded
+
+
+def _ordered(leaf: x509.Certificate, others: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    """Return the leaf and those who signed it, each once and in order, without self-signed roots."""
+    chain, rest = [leaf], [one for one in others if one.issuer != one.subject or not _signed_by(one, one)]
+    while True:
+        signer = next((one for one in rest if one not in chain and _signed_by(chain[-1], one)), None)
+        if signer is None:
+            break
+        chain.append(signer)
+    # What does not sign the leaf's line may still be a bridge to another root: peers need it, after the line.
+    extra = [one for index, one in enumerate(rest) if one not in chain and one not in rest[:index]]
+    if len(chain) == 1 and others and not any(_signed_by(leaf, one) for one in others):
+        message = "the issuer's chain does not begin with who signed the leaf"
+        raise BadLeaf(message)
+    return [*chain, *extra]
+
+
+def _signed_by(certificate: x509.Certificate, signer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(signer)
+    except (ValueError, TypeError, Exception):  # noqa: BLE001 - InvalidSignature is no ValueError
+        return False
+    return True

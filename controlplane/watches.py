@@ -1,0 +1,218 @@
+"""Following Consul: one task for every watch that the snapshot calls for.
+
+    wanted(snapshot) ─▶ tasks ─ read, blocking ─▶ Heard ─▶ apply ─▶ changed? ─▶ publish(snapshot)
+         ▲                                                    │
+         └────────────────────────────────────────────────────┘
+
+A failed read is tried again after a growing, jittered pause; the last good answer stays in force meanwhile. A failure
+is logged when it begins and when it ends. Rules of the index: a lower one starts over, an answer is compared before it
+counts, a busy table is read no faster than the bucket of its watch fills.
+Source: https://developer.hashicorp.com/consul/api-docs/features/blocking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+from tenacity import RetryCallState, wait_random_exponential
+
+from controlplane.catalog import Answer
+from policies.errors import CatalogError, CatalogForbidden, CatalogNotFound
+from policies.identity import Leaf
+from policies.snapshot import (
+    DefaultActionWatch,
+    EndpointsWatch,
+    Heard,
+    LeafUpdate,
+    RegistrationWatch,
+    Snapshot,
+    Update,
+    Watch,
+    apply,
+    name_of,
+    wanted,
+)
+
+log = structlog.get_logger(__name__)
+
+WAIT_SECONDS = 25.0  # of a blocking query; a cancelled one holds its connection at the agent for the rest of it
+POLL_SECONDS = 5.0  # of what cannot block
+MISSING_REGISTRATION_SECONDS = 0.5  # between looks for our own registration
+BURST = 5
+READS_PER_SECOND = 5.0
+_backoff = wait_random_exponential(multiplier=0.25, max=10.0)
+
+
+class Source(Protocol):
+    """What can be read; `Catalog` is one."""
+
+    async def read(self, watch: Watch, cursor: str, wait: float) -> Answer:
+        """Return a watch's answer."""
+        ...
+
+
+@dataclass(slots=True)
+class WatchStatus:
+    """How one watch stands. Times are the loop's."""
+
+    answered_at: float | None = None
+    failing_since: float | None = None
+    failures: int = 0  # in a row
+    error: str = ""
+    resets: int = 0  # the index went backwards
+
+
+@dataclass(slots=True)
+class Status:
+    """How all watches stand. `registration_missing`: Consul has forgotten this proxy since it was registered."""
+
+    watches: dict[Watch, WatchStatus] = field(default_factory=dict)
+    registration_missing: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def failing(self) -> dict[Watch, WatchStatus]:
+        """Return the watches whose last read failed."""
+        return {watch: status for watch, status in self.watches.items() if status.failing_since is not None}
+
+
+class Follower:
+    """The tasks of one proxy. `snapshot` is always the newest; `publish` is called after every change."""
+
+    def __init__(
+        self, source: Source, snapshot: Snapshot, publish: Callable[[Snapshot], None], wait: float = WAIT_SECONDS
+    ) -> None:
+        self.snapshot = snapshot
+        self.status = Status()
+        self._source = source
+        self._publish = publish
+        self._wait = wait
+        self._tasks: dict[Watch, asyncio.Task[None]] = {}
+
+    async def run(self, leaves: Callable[[Snapshot], AsyncIterator[Leaf] | None]) -> None:
+        """Follow until cancelled. `leaves` gives the stream of leaves as soon as the snapshot tells who we are."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._known = asyncio.Event()
+            self._adjust()
+            group.create_task(self._follow_leaves(leaves))
+
+    def take(self, update: Update) -> None:
+        """Apply an update, adjust the watches and publish if anything changed."""
+        before = self.snapshot
+        self.snapshot = apply(before, update)
+        if self.snapshot is not before:
+            self._adjust()
+            self._publish(self.snapshot)
+        self._known.set()
+
+    def _adjust(self) -> None:
+        want = wanted(self.snapshot)
+        for watch in want - self._tasks.keys():
+            self.status.watches[watch] = WatchStatus()
+            self._tasks[watch] = self._group.create_task(self._follow(watch), name=name_of(watch))
+        for watch in self._tasks.keys() - want:
+            self._tasks.pop(watch).cancel()
+            self.status.watches.pop(watch, None)
+
+    async def _follow_leaves(self, leaves: Callable[[Snapshot], AsyncIterator[Leaf] | None]) -> None:
+        while (stream := leaves(self.snapshot)) is None:
+            self._known.clear()
+            await self._known.wait()
+        async for leaf in stream:
+            self.take(LeafUpdate(leaf))
+
+    async def _follow(self, watch: Watch) -> None:
+        status = self.status.watches[watch]
+        bucket = _Bucket()
+        cursor = ""
+        while True:
+            await bucket.take()
+            try:
+                answer = await self._source.read(watch, cursor, self._wait)
+            except CatalogError as error:
+                cursor = ""
+                await asyncio.sleep(self._failed(watch, status, error))
+                continue
+            self._succeeded(watch, status)
+            cursor = _next_cursor(status, cursor, answer.cursor)
+            if not self._is_suspicious(watch, answer):
+                self.take(Heard(watch, answer.data))
+            if isinstance(watch, DefaultActionWatch):
+                await asyncio.sleep(POLL_SECONDS * (0.5 + random.random() / 2))
+            elif not cursor:
+                await asyncio.sleep(1.0)
+
+    def _failed(self, watch: Watch, status: WatchStatus, error: CatalogError) -> float:
+        """Note a failure; return the pause before the next try."""
+        now = asyncio.get_running_loop().time()
+        status.failures += 1
+        status.error = str(error)
+        if isinstance(watch, RegistrationWatch) and isinstance(error, CatalogNotFound):
+            if status.answered_at is not None:
+                self.status.registration_missing.set()
+            return MISSING_REGISTRATION_SECONDS
+        if status.failing_since is None:
+            status.failing_since = now
+            hint = _token_hint(error)
+            log.warning("watch_failing", watch=name_of(watch), error=str(error), **hint)
+        return _pause(status.failures)
+
+    @staticmethod
+    def _succeeded(watch: Watch, status: WatchStatus) -> None:
+        now = asyncio.get_running_loop().time()
+        if status.failing_since is not None:
+            log.info("watch_recovered", watch=name_of(watch), seconds=round(now - status.failing_since, 1))
+        status.failing_since = None
+        status.failures = 0
+        status.error = ""
+        status.answered_at = now
+
+    def _is_suspicious(self, watch: Watch, answer: Answer) -> bool:
+        """Return whether an empty answer rather means that the token sees nothing: the last good one stays."""
+        if not isinstance(watch, EndpointsWatch) or answer.data or not answer.filtered:
+            return False
+        if not self.snapshot.heard.get(watch):
+            return False
+        log.warning("instances_hidden", watch=name_of(watch), hint="the Consul token lacks service:read or node:read")
+        return True
+
+
+def _next_cursor(status: WatchStatus, old: str, new: str) -> str:
+    """Return the cursor of the next read: an index that went back starts over."""
+    if new.isdigit() and old.isdigit() and int(new) < int(old):
+        status.resets += 1
+        return ""
+    return "1" if new == "0" else new
+
+
+def _token_hint(error: CatalogError) -> dict[str, str]:
+    if isinstance(error, CatalogForbidden):
+        return {"hint": "check the Consul token and its policy"}
+    return {}
+
+
+def _pause(failures: int) -> float:
+    """Return a random part of a pause that grows with the failures in a row (full jitter)."""
+    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
+    state.attempt_number = min(failures, 16)
+    return max(0.05, _backoff(state))
+
+
+class _Bucket:
+    """A token bucket: bursts are read at once, a busy table no faster than it fills."""
+
+    def __init__(self) -> None:
+        self._tokens = float(BURST)
+        self._filled = asyncio.get_running_loop().time()
+
+    async def take(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._tokens = min(BURST, self._tokens + (now - self._filled) * READS_PER_SECOND)
+        self._filled = now
+        if self._tokens < 1:
+            await asyncio.sleep((1 - self._tokens) / READS_PER_SECOND)
+        self._tokens -= 1

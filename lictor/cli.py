@@ -1,0 +1,233 @@
+"""`lictor`: run a sidecar or a gateway. The words and flags are those of `consul connect envoy`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from controlplane.consul_settings import consul_settings
+from controlplane.issuer.settings import vault_settings
+from controlplane.registration import Definition, gateway_definition
+from gateway.config import read_gateway
+from lictor import __version__
+from lictor.flags import add, add_agent_flags, agent_overrides, environment_default, ignored
+from policies.errors import ConfigError, MeshError, Problem
+from policies.snapshot import Role
+from sidecar.config import parse_address, read_sidecar
+from sidecar.logs import LEVELS, configure
+from sidecar.settings import DEFAULT_ADMIN, DRAIN_SECONDS, ProcessSettings
+
+log = structlog.get_logger(__name__)
+
+_SIDECAR_EXAMPLES = """examples:
+  lictor sidecar --sidecar-for web-1                    the sidecar that is registered for the instance web-1
+  lictor sidecar --proxy-id web-1-sidecar-proxy         the same, by its own ID
+  lictor sidecar --config web.yaml                      registers service and sidecar itself
+"""
+_GATEWAY_EXAMPLES = """examples:
+  lictor gateway --gateway ingress --service edge --register --address 192.0.2.10:8443
+  lictor gateway --gateway ingress --proxy-id edge-1    a gateway that is registered already
+  lictor gateway --config edge.yaml
+"""
+
+
+def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
+    """Run a command; return the exit code: 0 done, 1 failed, 2 wrong input."""
+    variables = os.environ if environment is None else environment
+    parser = _parser()
+    arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    try:
+        settings = _settings(arguments, variables)
+    except ConfigError as error:
+        _print_problems(error)
+        return 2
+    if arguments.check:
+        print("the settings are good")  # noqa: T201 - the command's output
+        return 0
+    configure(settings.log_level, as_json=settings.log_json)
+    for flag in ignored(arguments):
+        log.info("flag_ignored", flag=flag, why="there is no Envoy here")
+    return _run(settings)
+
+
+def _run(settings: ProcessSettings) -> int:
+    from sidecar.admin import serve_admin  # noqa: PLC0415 - not needed to parse flags
+    from sidecar.process import Process  # noqa: PLC0415
+
+    async def live() -> None:
+        await Process(settings).run(serve_admin)
+
+    gc.collect()
+    gc.freeze()  # what is loaded stays: the collector need not look at it again
+    try:
+        uvloop.run(live())
+    except BaseExceptionGroup as group:
+        errors, rest = group.split(MeshError)
+        if rest is not None or errors is None:
+            raise
+        return _failed(errors.exceptions[0])
+    except MeshError as error:
+        return _failed(error)
+    return 0
+
+
+def _failed(error: BaseException) -> int:
+    if isinstance(error, ConfigError):
+        _print_problems(error)
+        return 2
+    log.error("cannot_go_on", error=str(error))
+    return 1
+
+
+def _print_problems(error: ConfigError) -> None:
+    for problem in error.problems:
+        print(f"lictor: {problem}", file=sys.stderr)  # noqa: T201 - the command's output
+
+
+# --- flags ---------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("lictor", description="A service mesh on Consul and Vault.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"lictor {__version__}")
+    words = parser.add_subparsers(dest="word", required=True, metavar="sidecar | gateway")
+    _sidecar_flags(_word(words, "sidecar", "run the proxy beside one service instance", _SIDECAR_EXAMPLES))
+    _gateway_flags(_word(words, "gateway", "run the proxy at the edge", _GATEWAY_EXAMPLES))
+    return parser
+
+
+def _word(
+    words: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, examples: str
+) -> argparse.ArgumentParser:
+    parser = words.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add(parser, "config", metavar="FILE", type=Path, help="YAML with everything; see the manual")
+    add(parser, "check", action="store_true", help="read the settings, tell every mistake, and stop")
+    add(parser, "proxy-id", metavar="ID", help="a proxy that is registered with this agent")
+    add(parser, "admin-bind", metavar="HOST:PORT", help="the admin endpoint; 127.0.0.1:19000, or off")
+    add(parser, "issuer", choices=("consul", "vault"), help="who signs the leaf; vault if Vault is configured")
+    add(parser, "drain", metavar="SECONDS", type=float, help=f"time to finish after SIGTERM; {DRAIN_SECONDS:g}")
+    add(parser, "log-level", choices=LEVELS, help="info")
+    add(parser, "log-json", action=argparse.BooleanOptionalAction, default=None, help="JSON lines; yes")
+    add_agent_flags(parser)
+    return parser
+
+
+def _sidecar_flags(parser: argparse.ArgumentParser) -> None:
+    add(parser, "sidecar-for", metavar="SERVICE_ID", help="the instance whose registered sidecar this is")
+
+
+def _gateway_flags(parser: argparse.ArgumentParser) -> None:
+    add(parser, "gateway", choices=("ingress",), help="the kind of gateway")
+    add(parser, "service", metavar="NAME", help="the gateway's service name; ingress-gateway")
+    add(parser, "register", action="store_true", help="register the gateway with this agent")
+    add(parser, "address", metavar="HOST:PORT", help="the address to register")
+
+
+# --- settings ------------------------------------------------------------------------------------------------------
+
+
+def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> ProcessSettings:
+    overrides = agent_overrides(arguments)
+    if arguments.config is not None:
+        read = read_sidecar if arguments.word == "sidecar" else read_gateway
+        settings = read(arguments.config, {**environment, **overrides})
+    elif arguments.word == "sidecar":
+        settings = _sidecar(arguments, environment, overrides)
+    else:
+        settings = _gateway(arguments, environment, overrides)
+    settings = _with_issuer(settings, arguments, environment)
+    return replace(
+        settings,
+        admin=_admin(arguments, settings.admin),
+        drain_seconds=settings.drain_seconds if arguments.drain is None else arguments.drain,
+        log_level=arguments.log_level or settings.log_level,
+        log_json=settings.log_json if arguments.log_json is None else arguments.log_json,
+    )
+
+
+def _sidecar(
+    arguments: argparse.Namespace, environment: Mapping[str, str], overrides: Mapping[str, str]
+) -> ProcessSettings:
+    sidecar_for = arguments.sidecar_for or environment_default(environment, "CONNECT_SIDECAR_FOR")
+    proxy_id = arguments.proxy_id or ("" if sidecar_for else environment_default(environment, "CONNECT_PROXY_ID"))
+    if bool(sidecar_for) == bool(proxy_id):
+        fix = "give one of --sidecar-for, --proxy-id and --config"
+        raise ConfigError((Problem("lictor sidecar", "which sidecar is this to be?", fix),))
+    return ProcessSettings(
+        role=Role.SIDECAR,
+        consul=consul_settings(environment, overrides),
+        vault=None,
+        sidecar_for=sidecar_for,
+        proxy_id=proxy_id,
+    )
+
+
+def _gateway(
+    arguments: argparse.Namespace, environment: Mapping[str, str], overrides: Mapping[str, str]
+) -> ProcessSettings:
+    if arguments.gateway is None:
+        raise ConfigError((Problem("--gateway", "is missing", "write --gateway ingress"),))
+    return ProcessSettings(
+        role=Role.INGRESS,
+        consul=consul_settings(environment, overrides),
+        vault=None,
+        definitions=_gateway_definitions(arguments),
+        proxy_id="" if arguments.register else arguments.proxy_id or "",
+        gateway_service=arguments.service or "",
+    )
+
+
+def _gateway_definitions(arguments: argparse.Namespace) -> tuple[Definition, ...]:
+    if not arguments.register:
+        return ()
+    service = arguments.service or "ingress-gateway"
+    try:
+        host, port = parse_address(arguments.address or "")
+    except ValueError as error:
+        message = f"{arguments.address!r} is not host:port" if arguments.address else "is needed to register"
+        fix = "write --address 192.0.2.10:8443, as others reach this machine"
+        raise ConfigError((Problem("--address", message, fix),)) from error
+    return (gateway_definition(Role.INGRESS.value, service, arguments.proxy_id or service, host, port),)
+
+
+def _with_issuer(
+    settings: ProcessSettings, arguments: argparse.Namespace, environment: Mapping[str, str]
+) -> ProcessSettings:
+    """Choose who signs: the flag, else the file, else Vault if the environment configures it."""
+    if arguments.issuer == "consul":
+        return replace(settings, vault=None)
+    vault = settings.vault
+    if vault is None and (arguments.config is None or arguments.issuer == "vault"):
+        vault = vault_settings(environment)
+    if arguments.issuer == "vault" and vault is None:
+        fix = "set VAULT_ADDR and LICTOR_VAULT_ROLE, or give a file with a `vault` block"
+        raise ConfigError((Problem("--issuer", "vault is not configured", fix),))
+    return replace(settings, vault=vault)
+
+
+def _admin(arguments: argparse.Namespace, default: tuple[str, int] | None) -> tuple[str, int] | None:
+    if not arguments.admin_bind:
+        return default or (DEFAULT_ADMIN if arguments.config is None else None)
+    if arguments.admin_bind == "off":
+        return None
+    try:
+        return parse_address(arguments.admin_bind)
+    except ValueError as error:
+        problem = Problem("--admin-bind", f"{arguments.admin_bind!r} is not host:port", "write 127.0.0.1:19000")
+        raise ConfigError((problem,)) from error

@@ -1,0 +1,180 @@
+"""The admin endpoint: how the process stands, on loopback. Shows no key and no token.
+
+    /ready  200 when traffic may come, else 503; says what is waited for     /live           200 while the loop runs
+    /metrics, /stats/prometheus   Prometheus text                            /config_dump    table, watches, problems
+    /certs  leaf and roots        /clusters  endpoints and connections       /drain (POST)   begin to drain
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from dataplane.listener import bind
+from policies.canonical import plain
+from policies.rotation import LeafState, leaf_state
+from policies.snapshot import missing, name_of, waiting
+from sidecar.process import Phase, Process
+
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def serve_admin(process: Process) -> Callable[[], Awaitable[None]]:
+    """Start the endpoint of a process; return how to stop it. Raise ConfigError when the port cannot be had."""
+    process.metrics.gauges.append(lambda: _gauges(process))
+    address = process.settings.admin
+    if address is None:
+        return _nothing
+    app = web.Application()
+    for paths, respond in _pages(process).items():
+        for path in paths:
+            app.router.add_get(path, respond)
+    app.router.add_post("/drain", _drain(process))
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.SockSite(runner, bind(*address)).start()
+    return runner.cleanup
+
+
+async def _nothing() -> None:
+    """Nothing was started."""
+
+
+Respond = Callable[[web.Request], Awaitable[web.Response]]
+
+
+def _pages(process: Process) -> dict[tuple[str, ...], Respond]:
+    async def ready(_: web.Request) -> web.Response:
+        return web.json_response(readiness(process), status=200 if process.ready() else 503)
+
+    async def live(_: web.Request) -> web.Response:
+        return web.json_response({"phase": process.phase.value})
+
+    async def metrics(_: web.Request) -> web.Response:
+        text = await asyncio.to_thread(process.metrics.render)
+        return web.Response(body=text, headers={"Content-Type": _CONTENT_TYPE})
+
+    async def config_dump(_: web.Request) -> web.Response:
+        return web.json_response(await asyncio.to_thread(dump, process))
+
+    async def certs(_: web.Request) -> web.Response:
+        return web.json_response(certificates(process))
+
+    async def clusters(_: web.Request) -> web.Response:
+        return web.json_response(process.dataplane.pools.describe() if process.dataplane is not None else [])
+
+    return {
+        ("/ready",): ready,
+        ("/live",): live,
+        ("/metrics", "/stats/prometheus"): metrics,
+        ("/config_dump",): config_dump,
+        ("/certs",): certs,
+        ("/clusters",): clusters,
+    }
+
+
+def _drain(process: Process) -> Respond:
+    async def drain(_: web.Request) -> web.Response:
+        process.stop()
+        return web.json_response({"phase": Phase.DRAINING.value}, status=202)
+
+    return drain
+
+
+# --- what is told --------------------------------------------------------------------------------------------------
+
+
+def readiness(process: Process) -> dict[str, Any]:
+    """Return how the process stands: what it waits for, what fails since when, how the leaf is."""
+    follower = process.follower
+    now = asyncio.get_running_loop().time()
+    failing = follower.status.failing() if follower is not None else {}
+    return {
+        "ready": process.ready(),
+        "phase": process.phase.value,
+        "missing": list(missing(follower.snapshot)) if follower is not None else ["the Consul agent"],
+        "waiting": [name_of(watch) for watch in waiting(follower.snapshot)] if follower is not None else [],
+        "stale": {
+            name_of(watch): {"seconds": round(now - (status.failing_since or now), 1), "error": status.error}
+            for watch, status in failing.items()
+        },
+        "leaf": state_of_leaf(process).value,
+        "issuer": _issuer(process),
+        "problems": [str(problem) for problem in process.problems],
+    }
+
+
+def _issuer(process: Process) -> dict[str, Any]:
+    if process.issuer is None:
+        return {}
+    status = process.issuer.status
+    return {
+        "kind": status.kind,
+        "issued": status.issued,
+        "error": status.error,
+        "failing_seconds": round(time.time() - status.failing_since, 1) if status.failing_since else 0,
+        "renews_in_seconds": round(status.next_renewal - time.time(), 1) if status.next_renewal else None,
+    }
+
+
+def dump(process: Process) -> dict[str, Any]:
+    """Return the table in force, what was heard, and every problem."""
+    generation, follower = process.live.current, process.follower
+    return {
+        "generation": generation.number if generation is not None else 0,
+        "table": plain(generation.table) if generation is not None else None,
+        "mesh": plain(generation.mesh) if generation is not None else None,
+        "watches": {
+            name_of(watch): {"failures": status.failures, "error": status.error, "index_resets": status.resets}
+            for watch, status in (follower.status.watches.items() if follower is not None else ())
+        },
+        "problems": [str(problem) for problem in process.problems],
+    }
+
+
+def certificates(process: Process) -> dict[str, Any]:
+    """Return the leaf (without its key) and the trust bundle."""
+    generation = process.live.current
+    if generation is None:
+        return {"leaf": None, "roots": []}
+    leaf = generation.leaf
+    return {
+        "leaf": {
+            "spiffe_id": str(leaf.spiffe_id),
+            "serial": leaf.serial,
+            "not_before": leaf.not_before.isoformat(),
+            "not_after": leaf.not_after.isoformat(),
+            "chain": leaf.chain_pem,
+        },
+        "trust_domain": generation.roots.trust_domain,
+        "roots": list(generation.roots.pems),
+    }
+
+
+def _gauges(process: Process) -> Iterator[Metric]:
+    generation, follower = process.live.current, process.follower
+    left = generation.leaf_ends - time.time() if generation is not None else 0.0
+    yield GaugeMetricFamily("lictor_leaf_seconds_left", "Seconds until the leaf in force ends.", value=left)
+    state = state_of_leaf(process)
+    yield GaugeMetricFamily("lictor_ready", "1 when traffic may be sent here.", value=float(process.ready()))
+    yield GaugeMetricFamily("lictor_leaf_aging", "1 past 75 % of the leaf's life.", value=float(state is LeafState.AGING))
+    number = generation.number if generation is not None else 0
+    yield GaugeMetricFamily("lictor_generation", "Number of the generation in force.", value=number)
+    yield GaugeMetricFamily("lictor_problems", "Entries and settings that are not followed.", value=len(process.problems))
+    issued = process.issuer.status.issued if process.issuer is not None else 0
+    yield GaugeMetricFamily("lictor_leaves_issued", "Leaves that this process was given.", value=issued)
+    failing = len(follower.status.failing()) if follower is not None else 0
+    yield GaugeMetricFamily("lictor_watches_failing", "Watches of Consul whose last read failed.", value=failing)
+
+
+def state_of_leaf(process: Process) -> LeafState:
+    """Return how the leaf in force stands."""
+    generation = process.live.current
+    validity = (generation.leaf.not_before, generation.leaf.not_after) if generation is not None else None
+    return leaf_state(validity, datetime.now(UTC))

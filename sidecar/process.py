@@ -1,0 +1,359 @@
+"""One proxy process from start to drained.
+
+    STARTING ──everything heard, listeners open, registered──▶ SERVING ──SIGTERM──▶ DRAINING ──▶ STOPPED
+
+Starting: find out who we are, follow Consul, get a leaf, open the listeners, register last. Serving: every change of
+the snapshot is compiled and swapped in; a change that cannot be leaves the last good state in force. Draining:
+maintenance on, so that callers go elsewhere, finish what is under way, deregister what we registered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
+
+from controlplane.catalog import Catalog
+from controlplane.issuer import Issuer
+from controlplane.issuer.consul import ConsulIssuer
+from controlplane.registration import DRAIN_REASON, find_sidecar, seed
+from controlplane.watches import Follower
+from dataplane.live import Generation, Live
+from dataplane.metrics import Metrics
+from dataplane.serve import Dataplane
+from policies.compiler import compile_table
+from policies.errors import BadLeaf, CatalogError, CatalogNotFound, ConfigError, MeshError, Problem
+from policies.identity import Leaf, SpiffeId
+from policies.snapshot import (
+    Heard,
+    RegistrationWatch,
+    Role,
+    Snapshot,
+    apply,
+    missing,
+    waiting,
+)
+from policies.table import Table
+from sidecar.settings import ProcessSettings
+
+log = structlog.get_logger(__name__)
+
+COALESCE_SECONDS = 0.03  # a burst of changes is compiled once
+SETTLE_SECONDS = 10.0  # how long readiness waits for upstreams that have not answered
+NOTICE_SECONDS = 1.0  # between maintenance and closing the listeners, for callers to hear of it
+LARGE_SNAPSHOT = 500  # instances, from which on compiling is done in a thread
+
+
+class Phase(enum.Enum):
+    """Where the process stands."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class Process:
+    """One proxy. `run` returns when it has been told to stop and has drained."""
+
+    def __init__(self, settings: ProcessSettings) -> None:
+        self.settings = settings
+        self.phase = Phase.STARTING
+        self.live = Live()
+        self.metrics = Metrics()
+        self.problems: tuple[Problem, ...] = ()
+        self.follower: Follower | None = None
+        self.issuer: Issuer | None = None
+        self.dataplane: Dataplane | None = None
+        self._changed = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._first_table_at: float | None = None
+
+    # --- the whole life ---
+
+    async def run(self, admin: Callable[[Process], Awaitable[Callable[[], Awaitable[None]]]] | None = None) -> None:
+        """Live. `admin` starts the admin endpoint and returns how to stop it. Raise MeshError when it cannot start."""
+        self._listen_to_signals()
+        self.dataplane = Dataplane(self.live, self.metrics)
+        stop_admin = await admin(self) if admin is not None else None
+        try:
+            async with Catalog(self.settings.consul) as catalog:
+                await self._live(catalog, self.dataplane)
+        finally:
+            self.phase = Phase.STOPPED
+            if stop_admin is not None:
+                await stop_admin()
+            self.dataplane.clock.stop()
+
+    async def _live(self, catalog: Catalog, dataplane: Dataplane) -> None:
+        snapshot = await self._until_stopped(self._introduce(catalog))
+        if snapshot is None:
+            return
+        self.follower = follower = Follower(catalog, snapshot, lambda _: self._changed.set())
+        self._changed.set()
+        self.issuer = issuer = await self._make_issuer(catalog)
+        following = asyncio.create_task(follower.run(self._leaves))
+        compiling = asyncio.create_task(self._compile_forever(dataplane))
+        registering = asyncio.create_task(self._stay_registered(catalog))
+        work: tuple[asyncio.Task[None], ...] = (following, compiling, registering)
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((*work, stopping), return_when=asyncio.FIRST_COMPLETED)
+            for task in tuple(work):
+                if task.done():
+                    task.result()
+            await self._drain(catalog, dataplane)
+        finally:
+            for task in (*work, stopping):
+                task.cancel()
+            await asyncio.gather(*work, stopping, return_exceptions=True)
+            await dataplane.drain(0)
+            await issuer.close()
+
+    def stop(self) -> None:
+        """Begin to drain; a second time, cut what is under way."""
+        if self._stop.is_set():
+            log.warning("stopping_at_once")
+            if self.dataplane is not None:
+                for listener in self.dataplane.listeners.values():
+                    for connection in tuple(listener.connections):
+                        connection.abort()
+        self._stop.set()
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+
+    async def _until_stopped(self, work: Awaitable[Snapshot]) -> Snapshot | None:
+        """Return what the work returns, or None when told to stop before."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else None
+        finally:
+            stopping.cancel()
+            working.cancel()
+            await asyncio.gather(working, stopping, return_exceptions=True)
+
+    # --- who we are ---
+
+    async def _introduce(self, catalog: Catalog) -> Snapshot:
+        """Return the snapshot to start with. Asks until Consul answers; raise ConfigError for what it cannot find."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, CatalogError) and not error.terminal),
+            wait=wait_random_exponential(multiplier=0.2, max=5.0),
+            before_sleep=_tell_once(),
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                return await self._first_snapshot(catalog)
+        raise AssertionError  # the loop above returns or raises
+
+    async def _first_snapshot(self, catalog: Catalog) -> Snapshot:
+        settings = self.settings
+        if not settings.definitions:
+            proxy_id = settings.proxy_id or await self._find(catalog)
+            await self._check_kind(catalog, proxy_id)
+            return Snapshot(settings.role, proxy_id)
+        proxy = settings.definitions[-1]
+        service = str((proxy.get("Proxy") or {}).get("DestinationServiceName") or proxy["Name"])
+        chain = await catalog.own_chain(service)
+        seeded = seed(proxy, str(chain.get("Datacenter") or ""), str(chain.get("Protocol") or ""))
+        watch = RegistrationWatch(str(proxy["ID"]))
+        snapshot = apply(Snapshot(settings.role, watch.proxy_id), Heard(watch, seeded))
+        return replace(snapshot, problems={})
+
+    async def _find(self, catalog: Catalog) -> str:
+        if self.settings.role is Role.SIDECAR:
+            return await find_sidecar(catalog, self.settings.sidecar_for)
+        wanted = self.settings.gateway_service
+        found = [
+            str(service_id)
+            for service_id, row in (await catalog.services()).items()
+            if row.get("Kind") == self.settings.role.value and (not wanted or row.get("Service") == wanted)
+        ]
+        if len(found) != 1:
+            message = f"{len(found)} {self.settings.role.value} services are registered with this agent"
+            raise ConfigError((Problem("--gateway", message, "name one by --proxy-id, or add --register --address"),))
+        return found[0]
+
+    async def _check_kind(self, catalog: Catalog, proxy_id: str) -> None:
+        try:
+            row = await catalog.service(proxy_id)
+        except CatalogNotFound as error:
+            problem = Problem("--proxy-id", f"this agent has no service {proxy_id}", "register it first")
+            raise ConfigError((problem,)) from error
+        if row.get("Kind") != self.settings.role.value:
+            message = f"{proxy_id} is of kind {row.get('Kind') or 'typical'!r}, expected {self.settings.role.value}"
+            raise ConfigError((Problem("--proxy-id", message),))
+
+    # --- the leaf ---
+
+    async def _make_issuer(self, catalog: Catalog) -> Issuer:
+        if self.settings.vault is None:
+            return ConsulIssuer(catalog, local=self.settings.consul.is_local)
+        from controlplane.issuer.vault import VaultIssuer  # noqa: PLC0415 - 8 MB that only Vault's users pay
+
+        return VaultIssuer(self.settings.vault)
+
+    def _leaves(self, snapshot: Snapshot) -> AsyncIterator[Leaf] | None:
+        registration, roots = snapshot.registration, snapshot.roots
+        if registration is None or roots is None or self.issuer is None:
+            return None
+        return self.issuer.leaves(SpiffeId(roots.trust_domain, registration.datacenter, registration.service))
+
+    # --- tables ---
+
+    async def _compile_forever(self, dataplane: Dataplane) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await self._compile(dataplane)
+            await asyncio.sleep(COALESCE_SECONDS)
+
+    async def _compile(self, dataplane: Dataplane) -> None:
+        assert self.follower is not None  # noqa: S101 - set before this task starts
+        snapshot = self.follower.snapshot
+        if missing(snapshot):
+            return
+        old = self.live.current
+        previous = old.table if old is not None else None
+        if _size(snapshot) > LARGE_SNAPSHOT:
+            table, problems = await asyncio.to_thread(compile_table, snapshot, previous)
+        else:
+            table, problems = compile_table(snapshot, previous)
+        generation = self._swap(snapshot, table, old)
+        failures = dataplane.follow(generation, self.settings.drain_seconds) if generation is not None else []
+        if failures and self._first_table_at is None:
+            raise ConfigError(tuple(problem for failure in failures for problem in failure.problems))
+        self._tell_problems((*problems, *(problem for failure in failures for problem in failure.problems)))
+        if self._first_table_at is None and generation is not None:
+            self._first_table_at = asyncio.get_running_loop().time()
+
+    def _swap(self, snapshot: Snapshot, table: Table, old: Generation | None) -> Generation | None:
+        """Put a new generation in force; None when nothing changed or the leaf does not fit."""
+        leaf, roots, mesh = snapshot.leaf, snapshot.roots, snapshot.mesh
+        assert leaf is not None and roots is not None and mesh is not None  # noqa: S101, PT018 - not missing
+        if old is not None:
+            same_table = table == old.table
+            if same_table and (leaf, roots, mesh) == (old.leaf, old.roots, old.mesh):
+                return None
+            if same_table:
+                table = old.table  # by identity: what was prepared for it stays good
+        try:
+            generation = self.live.swap(table, leaf, roots, mesh)
+        except BadLeaf as error:
+            log.error("leaf_unusable", error=str(error))
+            return None
+        log.info("table_in_force", number=generation.number, outbounds=len(table.outbounds))
+        return generation
+
+    def _tell_problems(self, problems: tuple[Problem, ...]) -> None:
+        for problem in problems:
+            if problem not in self.problems:
+                log.warning("problem", where=problem.where, message=problem.message, effect=problem.fix)
+        self.problems = problems
+
+    # --- registration ---
+
+    async def _stay_registered(self, catalog: Catalog) -> None:
+        """Register once everything is open; again when Consul has forgotten us."""
+        assert self.follower is not None  # noqa: S101 - set before this task starts
+        while not self.settled():
+            await asyncio.sleep(0.05)
+        forgotten = self.follower.status.registration_missing
+        while True:
+            if self.settings.definitions:
+                await self._register(catalog)
+            await self._quietly(catalog.maintenance(self._proxy_id, enable=False, reason=""))
+            if self.phase is Phase.STARTING:
+                self.phase = Phase.SERVING
+                log.info("serving", proxy=self._proxy_id)
+            forgotten.clear()
+            await forgotten.wait()
+            log.warning("registration_missing", proxy=self._proxy_id, again=bool(self.settings.definitions))
+
+    async def _register(self, catalog: Catalog) -> None:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, CatalogError)),
+            wait=wait_random_exponential(multiplier=0.2, max=5.0),
+            before_sleep=_tell_once(),
+        )
+        for definition in self.settings.definitions:
+            async for attempt in retrying:
+                with attempt:
+                    await catalog.register(definition)
+        log.info("registered", ids=[definition["ID"] for definition in self.settings.definitions])
+
+    @property
+    def _proxy_id(self) -> str:
+        assert self.follower is not None  # noqa: S101 - set before anybody asks
+        return self.follower.snapshot.proxy_id
+
+    async def _quietly(self, work: Awaitable[None]) -> None:
+        """Do what is polite but not needed."""
+        try:
+            await asyncio.wait_for(work, 3.0)
+        except (MeshError, TimeoutError) as error:
+            log.debug("not_done", error=str(error))
+
+    # --- the end ---
+
+    async def _drain(self, catalog: Catalog, dataplane: Dataplane) -> None:
+        self.phase = Phase.DRAINING
+        log.info("draining", seconds=self.settings.drain_seconds)
+        ids = [str(definition["ID"]) for definition in self.settings.definitions] or [self._proxy_id]
+        for service_id in ids:
+            await self._quietly(catalog.maintenance(service_id, enable=True, reason=DRAIN_REASON))
+        await asyncio.sleep(NOTICE_SECONDS)
+        whole = await dataplane.drain(self.settings.drain_seconds)
+        for definition in reversed(self.settings.definitions):
+            await self._quietly(catalog.deregister(str(definition["ID"])))
+        log.info("drained", nothing_cut=whole)
+
+    # --- how it stands ---
+
+    def settled(self) -> bool:
+        """Return whether listeners are open and every upstream has answered, failed, or had its time."""
+        if self._first_table_at is None or self.follower is None:
+            return False
+        statuses = self.follower.status.watches
+        silent = [
+            watch
+            for watch in waiting(self.follower.snapshot)
+            if watch not in statuses or not statuses[watch].failures
+        ]
+        return not silent or asyncio.get_running_loop().time() > self._first_table_at + SETTLE_SECONDS
+
+    def ready(self) -> bool:
+        """Return whether traffic may be sent here."""
+        generation = self.live.current
+        return self.phase is Phase.SERVING and generation is not None and generation.leaf_ends > time.time()
+
+
+def _size(snapshot: Snapshot) -> int:
+    return sum(len(answer) for answer in snapshot.heard.values() if isinstance(answer, tuple))
+
+
+def _tell_once() -> Callable[[object], None]:
+    """Return a callback that logs the first failure of a retried call, and none after it."""
+    told = False
+
+    def tell(state: object) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            outcome = getattr(state, "outcome", None)
+            error = outcome.exception() if outcome is not None else None
+            log.warning("consul_not_answering", error=str(error))
+
+    return tell
