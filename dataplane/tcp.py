@@ -33,11 +33,12 @@ ATTEMPTS = 3
 class Pipe(asyncio.Protocol):
     """One end of a relay. What it reads is written to `other`; while there is no other end it does not read."""
 
-    __slots__ = ("_count", "_ended", "_on_lost", "other", "transport")
+    __slots__ = ("_count", "_early", "_ended", "_on_lost", "other", "transport")
 
     def __init__(self, on_lost: Callable[[], None], count: Callable[[int], None]) -> None:
         self._on_lost = on_lost
         self._count = count
+        self._early = b""  # uvloop reads once although paused in connection_made
         self._ended = False
         self.other: Pipe | None = None
         self.transport: asyncio.Transport
@@ -50,17 +51,29 @@ class Pipe(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on."""
+        self._count(len(data))
         if self.other is not None:
-            self._count(len(data))
             self.other.transport.write(data)
+        else:
+            self._early += data
+            self.transport.pause_reading()
+
+    def join(self, other: Pipe) -> None:
+        """Begin to pass on to the other end."""
+        self.other = other
+        if self._early:
+            other.transport.write(self._early)
+            self._early = b""
+        if self._ended and other.transport.can_write_eof():
+            other.transport.write_eof()
 
     def eof_received(self) -> bool:
         """Pass on the end of this direction; the other one goes on."""
         self._ended = True
         other = self.other
-        if other is None or other.transport.is_closing() or other._ended:  # noqa: SLF001 - the same class
-            return False
-        if not other.transport.can_write_eof():
+        if other is None:
+            return True  # the other end is told when it joins
+        if other.transport.is_closing() or other._ended or not other.transport.can_write_eof():  # noqa: SLF001
             return False
         other.transport.write_eof()
         return True
@@ -113,10 +126,11 @@ class Relay:
     def join(self, upstream: Pipe) -> None:
         """Connect both ends."""
         self.upstream = upstream
-        upstream.other, self.downstream.other = self.downstream, upstream
         if self.downstream.transport.is_closing():
-            upstream.transport.close()
+            upstream.transport.abort()
             return
+        self.downstream.join(upstream)
+        upstream.join(self.downstream)
         upstream.transport.resume_reading()
         self.downstream.transport.resume_reading()
 

@@ -2,45 +2,49 @@
 
 The loop's own TLS transports pass every byte through two memory buffers; this one saves those copies and calls, which
 is a sixth of the CPU of a proxied request. It drives any `asyncio.Protocol`, on asyncio's and uvloop's loops alike.
-The peer is checked between handshake and `connection_made`: a protocol never sees a byte of a peer that failed.
+Two rules of OpenSSL shape it: a write that found the socket full must be repeated with the very same bytes, and what
+is decrypted already does not wake the loop again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from dataplane.tls import PeerCheck
-from policies.errors import ConnectFailed, ConnectTimedOut, IdentityError
-from policies.identity import Peer, SpiffeId
+from policies.identity import Peer
 
-HANDSHAKE_TIMEOUT = 10.0  # seconds
 _RECORD = 16384  # bytes that one read can give
 _READS_PER_EVENT = 16  # so that one busy connection does not starve the others
 _HIGH_WATER = 64 * 1024
-_LOW_WATER = 16 * 1024
-_TLS_HANDSHAKE_RECORD = 0x16
-
-_P = TypeVar("_P", bound=asyncio.Protocol)
+_CLOSE_SECONDS = 10.0  # for a peer to take what is still to be written when closing
+_GONE = asyncio.Protocol()  # does nothing: takes the protocol's place once it has been told of the end
 
 
 class TlsTransport(asyncio.Transport):
-    """The transport. Made by `accept_tls` and `connect_tls` only, after handshake and check."""
+    """The transport of a connection whose peer is known. Made by `accept_tls` and `connect_tls` only."""
 
     __slots__ = (
         "_closing",
         "_eof_asked",
+        "_eof_seen",
         "_fd",
-        "_lost",
+        "_high_water",
         "_loop",
+        "_lost",
+        "_low_water",
+        "_patience",
         "_paused",
+        "_pending",
         "_pending_size",
-        "_pending_writes",
         "_protocol",
+        "_read_wants_write",
+        "_repeat",
         "_socket",
+        "_write_wants_read",
         "_writing_paused",
         "peer",
     )
@@ -57,27 +61,58 @@ class TlsTransport(asyncio.Transport):
         self._socket = sock
         self._fd = sock.fileno()
         self.peer = peer
-        self._pending_writes: list[memoryview] = []
-        self._pending_size = 0
-        self._paused = True
+        self._pending: list[bytes] = []  # not given to OpenSSL yet
+        self._pending_size = 0  # bytes in `_pending` and `_repeat`
+        self._repeat = b""  # what OpenSSL began to write and must be given again
+        self._paused = False
         self._closing = False
         self._lost = False
         self._writing_paused = False
         self._eof_asked = False
+        self._eof_seen = False
+        self._read_wants_write = False
+        self._write_wants_read = False
+        self._patience: asyncio.TimerHandle | None = None
+        self.set_write_buffer_limits()
         self._protocol = protocol_factory(self)
         self._protocol.connection_made(self)
-        self.resume_reading()
+        if not self._paused and not self._closing:
+            self._begin_reading()
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return who is told."""
+        return self._protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Tell somebody else from now on."""
+        if not isinstance(protocol, asyncio.Protocol):
+            message = "only an asyncio.Protocol can be driven"
+            raise TypeError(message)
+        self._protocol = protocol
 
     # --- reading ---
 
+    def _begin_reading(self) -> None:
+        self._loop.add_reader(self._fd, self._readable)
+        if self._socket.pending():
+            self._loop.call_soon(self._read_rest)
+
     def _readable(self) -> None:
-        sock = self._socket
+        if self._write_wants_read:
+            self._write_wants_read = False
+            self._flush()
+        read = self._socket.read
         for _ in range(_READS_PER_EVENT):
+            if self._paused or self._lost:
+                return
             try:
-                data = sock.read(_RECORD)
+                data = read(_RECORD)
             except ssl.SSLWantReadError:
                 return
+            except ssl.SSLZeroReturnError:  # how Python tells of the end once we have said goodbye ourselves
+                data = b""
             except ssl.SSLWantWriteError:
+                self._read_wants_write = True
                 self._loop.add_writer(self._fd, self._writable)
                 return
             except (OSError, ValueError) as error:
@@ -87,9 +122,9 @@ class TlsTransport(asyncio.Transport):
                 self._end_of_input()
                 return
             self._protocol.data_received(data)
-            if self._paused or self._lost or not sock.pending():
-                return
-        if not self._paused and not self._lost:
+            if len(data) < _RECORD and not self._socket.pending():
+                return  # a short record: most likely the last one; if not, the descriptor wakes us again
+        if self._socket.pending():
             self._loop.call_soon(self._read_rest)
 
     def _read_rest(self) -> None:
@@ -98,8 +133,8 @@ class TlsTransport(asyncio.Transport):
             self._readable()
 
     def _end_of_input(self) -> None:
+        self._eof_seen = True
         self._loop.remove_reader(self._fd)
-        self._paused = True
         if not self._protocol.eof_received():
             self.close()
 
@@ -111,93 +146,119 @@ class TlsTransport(asyncio.Transport):
 
     def resume_reading(self) -> None:
         """Deliver again, first what was decrypted already."""
-        if self._paused and not self._closing:
+        if self._paused:
             self._paused = False
-            self._loop.add_reader(self._fd, self._readable)
-            if self._socket.pending():
-                self._loop.call_soon(self._read_rest)
+            if not self._closing and not self._eof_seen:
+                self._begin_reading()
 
     def is_reading(self) -> bool:
         """Return whether data is being delivered."""
-        return not self._paused
+        return not self._paused and not self._closing
 
     # --- writing ---
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        """Send, at once as far as the socket takes it."""
+        """Send, at once as far as the socket takes it. Bytes after `write_eof` or `close` are dropped."""
         if self._closing or self._eof_asked or not data:
             return
-        if self._pending_writes:
-            self._keep(memoryview(data))
+        if self._pending_size:
+            self._pending.append(bytes(data))
+        elif self._give(data):
             return
-        try:
-            sent = self._socket.write(data)
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            sent = 0
-        except (OSError, ValueError) as error:
-            self._fail(error)
-            return
-        if sent < len(data):
-            self._keep(memoryview(data)[sent:])
-            self._loop.add_writer(self._fd, self._writable)
-
-    def _keep(self, rest: memoryview[Any]) -> None:
-        self._pending_writes.append(rest)
-        self._pending_size += len(rest)
-        if self._pending_size > _HIGH_WATER and not self._writing_paused:
+        else:
+            self._repeat = bytes(data)
+        self._pending_size += len(data)
+        if self._pending_size > self._high_water and not self._writing_paused and not self._lost:
             self._writing_paused = True
             self._protocol.pause_writing()
 
+    def _give(self, data: bytes | bytearray | memoryview[Any]) -> bool:
+        """Give OpenSSL bytes to write. Return False when the very same must be given again."""
+        try:
+            self._socket.write(data)  # all or nothing: Python leaves partial writes off
+        except ssl.SSLWantWriteError:
+            self._loop.add_writer(self._fd, self._writable)
+            return False
+        except ssl.SSLWantReadError:
+            self._write_wants_read = True
+            self._loop.add_reader(self._fd, self._readable)
+            return False
+        except (OSError, ValueError) as error:
+            self._fail(error)
+        return True
+
     def _writable(self) -> None:
-        while self._pending_writes:
-            head = self._pending_writes[0]
-            try:
-                sent = self._socket.write(head)
-            except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+        if self._read_wants_write:
+            self._read_wants_write = False
+            self._read_rest()
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write what is pending, in as few records as its size allows."""
+        while self._pending_size and not self._lost:
+            if not self._repeat:
+                self._repeat = b"".join(self._pending)
+                self._pending.clear()
+            if not self._give(self._repeat):
                 return
-            except (OSError, ValueError) as error:
-                self._fail(error)
-                return
-            self._pending_size -= sent
-            if sent == len(head):
-                del self._pending_writes[0]
-            else:
-                self._pending_writes[0] = head[sent:]
+            self._pending_size -= len(self._repeat)
+            self._repeat = b""
+            self._maybe_resume_writing()
+        if self._lost:
+            return
         self._loop.remove_writer(self._fd)
         if self._closing:
             self._shut(None)
-            return
-        if self._eof_asked:
-            _say_goodbye(self._socket)
-        if self._writing_paused and self._pending_size <= _LOW_WATER:
+        elif self._eof_asked:
+            self._end_output()
+
+    def _maybe_resume_writing(self) -> None:
+        if self._writing_paused and self._pending_size <= self._low_water and not self._lost:
             self._writing_paused = False
             self._protocol.resume_writing()
-        if not self._paused and not self._lost and self._socket.pending():
-            self._readable()
 
     def get_write_buffer_size(self) -> int:
         """Return the bytes that the socket has not taken yet."""
         return self._pending_size
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Return the marks (low, high) of `set_write_buffer_limits`."""
+        return self._low_water, self._high_water
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set from how many pending bytes on the protocol is asked to wait, and when it may go on."""
+        self._high_water = _HIGH_WATER if high is None else high
+        self._low_water = self._high_water // 4 if low is None else low
 
     def can_write_eof(self) -> bool:
         """Return True: close_notify ends one direction, as Envoy and Go take it."""
         return True
 
     def write_eof(self) -> None:
-        """Say that nothing more will be written, once what is pending is sent."""
-        self._eof_asked = True
-        if not self._pending_writes and not self._lost:
-            _say_goodbye(self._socket)
+        """Say that nothing more will be written, once what is pending is sent. Reading goes on."""
+        if not self._eof_asked and not self._closing:
+            self._eof_asked = True
+            if not self._pending_size:
+                self._end_output()
+
+    def _end_output(self) -> None:
+        try:
+            record = _close_notify(self._socket)
+            socket.socket.send(self._socket, record)
+        except (OSError, ValueError) as error:
+            self._fail(error)
 
     # --- the end ---
 
     def close(self) -> None:
-        """Send what is pending, say goodbye, close."""
+        """Send what is pending, say goodbye, close. A peer that takes nothing for ten seconds is cut."""
         if self._closing:
             return
         self._closing = True
-        self.pause_reading()
-        if not self._pending_writes:
+        self._loop.remove_reader(self._fd)
+        if self._pending_size:
+            self._patience = self._loop.call_later(_CLOSE_SECONDS, self.abort)
+        else:
             self._shut(None)
 
     def abort(self) -> None:
@@ -217,14 +278,21 @@ class TlsTransport(asyncio.Transport):
         if self._lost:
             return
         self._lost = True
+        if self._patience is not None:
+            self._patience.cancel()
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
-        self._pending_writes.clear()
+        self._pending.clear()
+        self._repeat = b""
         self._pending_size = 0
-        if goodbye:
+        if goodbye and not self._eof_asked:
             _say_goodbye(self._socket)
         self._socket.close()
-        self._loop.call_soon(self._protocol.connection_lost, error)
+        self._loop.call_soon(self._tell_lost, error)
+
+    def _tell_lost(self, error: Exception | None) -> None:
+        protocol, self._protocol = self._protocol, _GONE
+        protocol.connection_lost(error)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - asyncio's own signature
         """Return `peer` (Peer), `peername`, `sockname`, `socket`, `alpn`, `certificate` (the peer's, DER)."""
@@ -248,133 +316,30 @@ class TlsTransport(asyncio.Transport):
 
 
 def _say_goodbye(sock: ssl.SSLSocket) -> None:
-    """Send close_notify without waiting for the peer's."""
+    """Send close_notify without waiting for the peer's. Whatever the peer still sends is lost."""
     try:
         sock.unwrap()
     except (OSError, ValueError):
         return
 
 
-async def accept_tls(
-    sock: socket.socket,
-    context: ssl.SSLContext,
-    check: PeerCheck,
-    protocol_factory: Callable[[TlsTransport], asyncio.Protocol],
-) -> TlsTransport:
-    """Return the transport of an accepted socket once its peer is known. The socket is closed on any error.
+def _close_notify(sock: ssl.SSLSocket) -> bytes:
+    """Return the encrypted close_notify of a connection that goes on reading. Raise OSError.
 
-    Raise IdentityError; besides the reasons of `verify_peer` these are `plaintext` (no TLS on this port),
-    `handshake_timeout` and `handshake` (no certificate, a foreign CA, an expired or unfit certificate).
+    Python's `unwrap` does not only send: it reads as well, and breaks the connection for good when it meets data of
+    the peer instead of its goodbye. So for this one call the descriptor stands for a silent socket, from which the
+    record is then taken. The loop's registration belongs to the real socket, which stays open meanwhile.
     """
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(HANDSHAKE_TIMEOUT):
-            await _ready(loop.add_reader, loop.remove_reader, sock.fileno())
-            first = sock.recv(1, socket.MSG_PEEK)
-            if not first:
-                raise IdentityError("closed", "the peer left before a handshake")
-            if first[0] != _TLS_HANDSHAKE_RECORD:
-                raise IdentityError("plaintext", "the peer does not speak TLS on a port that demands it")
-            sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            await _shake_hands(loop, sock)
-        peer = check(sock.getpeercert(True))
-        return TlsTransport(loop, sock, peer, protocol_factory)
-    except TimeoutError as error:
-        sock.close()
-        raise IdentityError("handshake_timeout", "the handshake took too long") from error
-    except OSError as error:
-        sock.close()
-        raise IdentityError("handshake", f"the handshake failed: {error}") from error
-    except BaseException:
-        sock.close()
-        raise
-
-
-async def connect_tls(
-    address: tuple[str, int],
-    context: ssl.SSLContext,
-    check: PeerCheck,
-    target: tuple[str, SpiffeId],
-    timeout: float,
-    protocol_factory: Callable[[TlsTransport], _P],
-) -> TlsTransport:
-    """Dial, shake hands, and check that the other end is the SPIFFE ID of `target`, a pair of SNI and ID.
-
-    `timeout` in seconds covers all of it. Raise ConnectTimedOut or ConnectFailed.
-    """
-    host, port = address
-    sni, expected = target
-    sock: socket.socket | None = None
-    try:
-        async with asyncio.timeout(timeout):
-            sock = await _dial(host, port)
-            sock = context.wrap_socket(sock, server_hostname=sni or None, do_handshake_on_connect=False)
-            await _shake_hands(asyncio.get_running_loop(), sock)
-        peer = check(sock.getpeercert(True))
-        if peer.spiffe_id != expected:
-            raise IdentityError("wrong_service", f"{host}:{port} is {peer.spiffe_id}, expected {expected}")
-        return TlsTransport(asyncio.get_running_loop(), sock, peer, protocol_factory)
-    except TimeoutError as error:
-        _close(sock)
-        message = f"{host}:{port}: no connection within {timeout:g} s"
-        raise ConnectTimedOut(message) from error
-    except (OSError, IdentityError) as error:
-        _close(sock)
-        message = f"{host}:{port}: {error}"
-        raise ConnectFailed(message) from error
-    except BaseException:
-        _close(sock)
-        raise
-
-
-def _close(sock: socket.socket | None) -> None:
-    if sock is not None:
-        sock.close()
-
-
-async def _dial(host: str, port: int) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    family, kind, protocol, _, address = await _resolve(loop, host, port)
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await loop.sock_connect(sock, address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-async def _resolve(loop: asyncio.AbstractEventLoop, host: str, port: int) -> tuple[int, int, int, str, Any]:
-    """Return the first address. Literal addresses cost no look-up."""
-    for family in (socket.AF_INET, socket.AF_INET6):
+    descriptor = sock.fileno()
+    silent, catcher = socket.socketpair()
+    with silent, catcher:
+        silent.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        catcher.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        kept = os.dup(descriptor)
         try:
-            socket.inet_pton(family, host)
-        except OSError:
-            continue
-        return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return found[0]
-
-
-async def _shake_hands(loop: asyncio.AbstractEventLoop, sock: ssl.SSLSocket) -> None:
-    while True:
-        try:
-            sock.do_handshake()
-        except ssl.SSLWantReadError:
-            await _ready(loop.add_reader, loop.remove_reader, sock.fileno())
-        except ssl.SSLWantWriteError:
-            await _ready(loop.add_writer, loop.remove_writer, sock.fileno())
-        else:
-            return
-
-
-async def _ready(add: Callable[..., None], remove: Callable[[int], Any], descriptor: int) -> None:
-    """Wait until a descriptor can be read or written."""
-    event = asyncio.Event()
-    add(descriptor, event.set)
-    try:
-        await event.wait()
-    finally:
-        remove(descriptor)
+            os.dup2(silent.fileno(), descriptor, inheritable=False)
+            _say_goodbye(sock)
+        finally:
+            os.dup2(kept, descriptor, inheritable=False)
+            os.close(kept)
+        return catcher.recv(_RECORD)

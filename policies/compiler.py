@@ -85,16 +85,17 @@ def _outbounds(
     compiled: dict[str, Outbound] = {}
     for key, watch in chain_watches(snapshot).items():
         chain = snapshot.chain(watch)
-        if chain is None:
-            continue
         try:
-            compiled[key] = _Compilation(snapshot, roots.trust_domain, chain).outbound()
+            outbound = _Compilation(snapshot, roots.trust_domain, chain).outbound() if chain is not None else None
         except (EntryError, FilterError) as error:
             problems.append(Problem(f"upstream {key}", str(error), "the last good state stays"))
-            if previous is not None and key in previous.outbounds:
-                compiled[key] = previous.outbounds[key]
+            outbound = None
         except _NotHeardError:
-            continue
+            outbound = None
+        if outbound is None and previous is not None:
+            outbound = previous.outbounds.get(key)
+        if outbound is not None:
+            compiled[key] = outbound
     return compiled
 
 

@@ -108,6 +108,7 @@ class Process:
             for task in tuple(work):
                 if task.done():
                     task.result()
+            registering.cancel()
             await self._drain(catalog, dataplane)
         finally:
             for task in (*work, stopping):

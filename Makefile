@@ -1,0 +1,45 @@
+# Every word works from a fresh clone. `make demo` shows the mesh, `make test` proves it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup servers demo test check e2e bench up down clean
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+servers: setup
+	$(BIN)/python scripts/servers
+
+demo: servers
+	$(BIN)/python -m harness.demo
+
+test: servers
+	PYTHONASYNCIODEBUG=1 $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+e2e: servers
+	scripts/e2e
+
+bench: servers
+	scripts/bench-tools
+	$(BIN)/python -m bench
+
+up:
+	docker compose up --build --detach --wait
+
+down:
+	docker compose down --volumes --remove-orphans
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

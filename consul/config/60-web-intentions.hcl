@@ -1,0 +1,5 @@
+Kind = "service-intentions"
+Name = "web"
+Sources = [
+  { Name = "edge", Action = "allow" },
+]

@@ -1,0 +1,260 @@
+"""A whole mesh on real servers: Consul with ACLs, its CA in Vault, sidecars with leaves from Vault, an ingress gateway.
+
+Prepared by the very scripts in consul/ and vault/ that an operator runs. Used by the demo and by tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from harness.servers import (
+    REPOSITORY,
+    ConsulServer,
+    Program,
+    VaultServer,
+    consul_program,
+    consul_server,
+    free_ports,
+    http_json,
+    vault_server,
+)
+
+SIDECARS = ("web", "api", "db")
+GATEWAY = "edge"
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Proxy:
+    """A running sidecar or gateway."""
+
+    program: Program
+    admin_port: int
+
+    def admin(self, page: str) -> object:
+        """Return a page of its admin endpoint."""
+        return http_json(f"http://127.0.0.1:{self.admin_port}/{page}", timeout=5)
+
+    def wait_ready(self) -> None:
+        """Wait until it says so."""
+        self.program.wait_until(lambda: self.admin("ready"), 30)
+
+
+@dataclass(slots=True)
+class World:
+    """The running mesh."""
+
+    folder: Path
+    consul: ConsulServer
+    vault: VaultServer
+    trust_domain: str
+    gateway_port: int
+    ports: Mapping[str, int]
+    proxies: dict[str, Proxy] = field(default_factory=dict)
+    apps: dict[str, Program] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Return the gateway's URL."""
+        return f"http://127.0.0.1:{self.gateway_port}"
+
+    def token_file(self, name: str) -> Path:
+        """Return the file with the Consul token of a service, or of `operator`."""
+        return self.folder / "tokens" / name
+
+    def consul_cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the stock command line as the operator."""
+        return subprocess.run(
+            [str(consul_program()), *arguments],
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=60,
+            env={
+                **_plain_environment(),
+                "CONSUL_HTTP_ADDR": self.consul.http_addr,
+                "CONSUL_HTTP_TOKEN_FILE": str(self.token_file("operator")),
+            },
+        )
+
+    def start_proxy(self, name: str, word: str, settings: Mapping[str, object], service: str) -> Proxy:
+        """Start a proxy of a service with settings; Consul, Vault and admin are added."""
+        credentials = self.folder / "vault" / name
+        self.issue_secret_id(service, credentials)
+        (admin,) = free_ports(1)
+        whole = {
+            **settings,
+            "consul": {"address": self.consul.http_addr, "token_file": str(self.token_file(service))},
+            "issuer": "vault",
+            "vault": {
+                "address": self.vault.address,
+                "auth": {
+                    "method": "approle",
+                    "role_id_file": str(credentials / "role-id"),
+                    "secret_id_file": str(credentials / "wrapped-secret-id"),
+                },
+            },
+            "admin": f"127.0.0.1:{admin}",
+            "drain": "5s",
+        }
+        file = self.folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(whole, sort_keys=False))
+        program = Program(
+            name,
+            [sys.executable, "-m", "lictor", word, "--config", str(file)],
+            self.folder,
+            {"PYTHONPATH": str(REPOSITORY)},
+        )
+        program.start()
+        proxy = self.proxies[name] = Proxy(program, admin)
+        return proxy
+
+    def issue_secret_id(self, service: str, credentials: Path) -> None:
+        """Put a role-id and a wrapped secret-id into a folder, as an orchestrator does."""
+        run_script(
+            ["vault/issue-secret-id.sh", service, str(credentials)], {**self.vault.environment, "WRAP_TTL": "120s"}
+        )
+
+    def start_app(self, name: str, *arguments: str) -> None:
+        """Start a test app."""
+        program = Program(
+            f"app-{name}",
+            [sys.executable, "-m", "harness.app", *arguments],
+            self.folder,
+            {"PYTHONPATH": str(REPOSITORY)},
+        )
+        program.start()
+        self.apps[name] = program
+
+
+def _plain_environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith(("CONSUL_", "VAULT_", "BAO_"))}
+
+
+def run_script(arguments: list[str], environment: Mapping[str, str]) -> str:
+    """Run a script of the repository; its output is in the error when it fails."""
+    done = subprocess.run(
+        ["sh", str(REPOSITORY / arguments[0]), *arguments[1:]],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**_plain_environment(), "CONSUL_BIN": str(consul_program()), **environment},
+    )
+    if done.returncode:
+        message = f"{arguments[0]} failed:\n{done.stdout}{done.stderr}"
+        raise RuntimeError(message)
+    return done.stderr
+
+
+@contextlib.contextmanager
+def world(say: Say = lambda _: None, leaf_ttl: str = "1h", *, gateway_port: int = 0) -> Iterator[World]:
+    """Run the demo's mesh: edge (gateway), web, api v1, api v2, db (tcp)."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lictor-world-")))
+        say("starting Consul (ACLs on, default deny) and Vault")
+        settings = {"acl": {"tokens": {}}, "default_intention_policy": "deny", "ui_config": {"enabled": True}}
+        consul = stack.enter_context(consul_server(acl=True, settings={**settings, "acl": _acl()}))
+        vault = stack.enter_context(vault_server())
+        made = _prepare(say, folder, consul, vault, leaf_ttl, gateway_port or free_ports(1)[0])
+        stack.callback(_stop, made)
+        _start(say, made)
+        yield made
+
+
+def _acl() -> Mapping[str, object]:
+    return {"enabled": True, "default_policy": "deny"}
+
+
+def _prepare(
+    say: Say, folder: Path, consul: ConsulServer, vault: VaultServer, leaf_ttl: str, gateway_port: int
+) -> World:
+    tokens = folder / "tokens"
+    say("preparing them: vault/bootstrap.sh, consul/bootstrap.sh")
+    run_script(["vault/bootstrap.sh", "ca", str(folder)], vault.environment)
+    entries = folder / "config"
+    shutil.copytree(REPOSITORY / "consul" / "config", entries)
+    ingress = entries / "50-edge-ingress.hcl"
+    ingress.write_text(ingress.read_text().replace("Port = 8080", f"Port = {gateway_port}"))
+    run_script(
+        ["consul/bootstrap.sh", str(tokens), " ".join(SIDECARS), GATEWAY],
+        {
+            **consul.environment,
+            "VAULT_ADDR": vault.address,
+            "VAULT_CA_TOKEN_FILE": str(folder / "consul-ca-token"),
+            "CONSUL_ENTRIES": str(entries),
+        },
+    )
+    trust_domain = consul.api("connect/ca/roots")["TrustDomain"]
+    run_script(
+        ["vault/bootstrap.sh", "mesh", trust_domain, "dc1", " ".join((*SIDECARS, GATEWAY))],
+        {**vault.environment, "LEAF_TTL": leaf_ttl},
+    )
+    names = ("web", "api-v1", "api-v2", "db", "web-side", "api-v1-side", "api-v2-side", "db-side", "web-to-api", "web-to-db")
+    return World(folder, consul, vault, trust_domain, gateway_port, dict(zip(names, free_ports(len(names)), strict=True)))
+
+
+def _start(say: Say, world: World) -> None:
+    ports = world.ports
+    say("starting the apps web, api v1, api v2, db")
+    call = f"api=http://127.0.0.1:{ports['web-to-api']}/"
+    world.start_app("web", "--name", "web", "--port", str(ports["web"]), "--call", call)
+    for version in ("v1", "v2"):
+        world.start_app(
+            f"api-{version}", "--name", "api", "--version", version, "--port", str(ports[f"api-{version}"])
+        )
+    world.start_app("db", "--name", "db", "--port", str(ports["db"]), "--tcp")
+    say("starting a sidecar beside each, and the gateway; their leaves come from Vault")
+    upstreams = [
+        {"destination_name": "api", "local_bind_port": ports["web-to-api"]},
+        {"destination_name": "db", "local_bind_port": ports["web-to-db"], "config": {"protocol": "tcp"}},
+    ]
+    world.start_proxy("web", "sidecar", sidecar_settings("web", "web-1", ports["web"], ports["web-side"], upstreams), "web")
+    for version in ("v1", "v2"):
+        settings = sidecar_settings(
+            "api", f"api-{version}", ports[f"api-{version}"], ports[f"api-{version}-side"], [], {"version": version}
+        )
+        world.start_proxy(f"api-{version}", "sidecar", settings, "api")
+    world.start_proxy("db", "sidecar", sidecar_settings("db", "db-1", ports["db"], ports["db-side"], []), "db")
+    gateway = {"kind": "ingress", "service": GATEWAY, "id": "edge-1", "address": f"127.0.0.1:{world.gateway_port}"}
+    world.start_proxy(GATEWAY, "gateway", {"gateway": gateway}, GATEWAY)
+    for name, proxy in world.proxies.items():
+        proxy.wait_ready()
+        say(f"  {name} is ready")
+
+
+def sidecar_settings(
+    name: str, service_id: str, port: int, side: int, upstreams: list[dict[str, object]], meta: Mapping[str, str] | None = None
+) -> dict[str, object]:
+    """Return the `service` block of a sidecar's file."""
+    return {
+        "service": {
+            "name": name,
+            "id": service_id,
+            "port": port,
+            "address": "127.0.0.1",
+            "meta": dict(meta or {}),
+            "check": {"name": "alive", "tcp": f"127.0.0.1:{port}", "interval": "2s", "status": "passing"},
+            "connect": {"sidecar_service": {"port": side, "proxy": {"upstreams": upstreams}}},
+        }
+    }
+
+
+def _stop(world: World) -> None:
+    for proxy in world.proxies.values():
+        if proxy.program.running():
+            proxy.program.process.terminate()  # type: ignore[union-attr]  # it runs
+    for proxy in world.proxies.values():
+        proxy.program.stop()
+    for app in world.apps.values():
+        app.stop()

@@ -1,0 +1,83 @@
+#!/bin/sh
+# Prepare Vault for the mesh, in two steps around Consul's taking over its CA. Safe to run twice.
+#
+#   vault/bootstrap.sh ca FOLDER                      before consul/bootstrap.sh: a token for Consul's CA provider
+#   vault/bootstrap.sh mesh TRUST_DOMAIN DC SERVICES  after it: our intermediate under Consul's root, the role, AppRoles
+#
+# The leaves of Lictor come from an intermediate of their own, pki_mesh, signed by the root that Consul uses: Consul
+# rewrites what is in its own mounts, and both kinds of leaf trust each other by the common root.
+# Needs vault or bao on PATH (or VAULT_BIN), VAULT_ADDR, VAULT_TOKEN. LEAF_TTL is the life of a leaf, 24h by default.
+set -eu
+umask 077
+
+vault=${VAULT_BIN:-$(command -v vault || command -v bao)}
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+leaf_ttl=${LEAF_TTL:-24h}
+
+say() { printf 'vault: %s\n' "$*" >&2; }
+
+has_mount() { "$vault" secrets list -format=json | grep -q "\"$1/\""; }
+
+field() { "$vault" read -field="$2" "$1" 2>/dev/null; }
+
+ca() {
+    folder=$1
+    mkdir -p "$folder"
+    has_mount connect_root || "$vault" secrets enable -path=connect_root -max-lease-ttl=87600h pki >/dev/null
+    has_mount connect_inter || "$vault" secrets enable -path=connect_inter -max-lease-ttl=8760h pki >/dev/null
+    "$vault" policy write consul-ca "$here/policies/consul-ca.hcl" >/dev/null
+    if [ ! -s "$folder/consul-ca-token" ] || ! VAULT_TOKEN=$(cat "$folder/consul-ca-token") BAO_TOKEN=$VAULT_TOKEN \
+        "$vault" token lookup >/dev/null 2>&1; then
+        "$vault" token create -orphan -period=72h -policy=consul-ca -field=token >"$folder/consul-ca-token"
+        say "token for Consul's CA provider"
+    fi
+}
+
+# Our intermediate: its key is made in Vault and never leaves it.
+intermediate() {
+    has_mount pki_mesh || "$vault" secrets enable -path=pki_mesh -max-lease-ttl=8760h pki >/dev/null
+    "$vault" read pki_mesh/cert/ca -format=json 2>/dev/null | grep -q 'BEGIN CERTIFICATE' && return
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    "$vault" write -field=csr pki_mesh/intermediate/generate/internal \
+        common_name="Lictor mesh" key_type=ec key_bits=256 uri_sans="spiffe://$1" >"$work/csr"
+    "$vault" write -field=certificate connect_root/root/sign-intermediate \
+        csr=@"$work/csr" format=pem common_name="Lictor mesh" uri_sans="spiffe://$1" \
+        max_path_length=0 ttl=8760h >"$work/certificate"
+    "$vault" write pki_mesh/intermediate/set-signed certificate=@"$work/certificate" >/dev/null
+    rm -rf "$work"
+    trap - EXIT
+    say "intermediate pki_mesh under Consul's root"
+}
+
+mesh() {
+    trust_domain=$1 datacenter=$2 services=$3
+    intermediate "$trust_domain"
+    "$vault" auth list -format=json | grep -q '"approle/"' || "$vault" auth enable approle >/dev/null
+    accessor=$("$vault" auth list -format=json | tr -d '\n' | sed 's/.*"approle\/": *{[^}]*"accessor": *"\([^"]*\)".*/\1/')
+    "$vault" write pki_mesh/roles/mesh - >/dev/null <<END
+{"allowed_uri_sans": ["spiffe://$trust_domain/ns/default/dc/$datacenter/svc/{{identity.entity.aliases.$accessor.metadata.role_name}}"],
+ "allowed_uri_sans_template": true, "allowed_domains": [], "allow_any_name": false, "allow_localhost": false,
+ "allow_ip_sans": false, "allow_wildcard_certificates": false, "enforce_hostnames": true, "require_cn": false,
+ "cn_validations": ["hostname"], "use_csr_common_name": false, "use_csr_sans": true, "key_type": "ec", "key_bits": 256,
+ "key_usage": ["DigitalSignature"], "server_flag": true, "client_flag": true,
+ "basic_constraints_valid_for_non_ca": true, "ttl": "$leaf_ttl", "max_ttl": "$leaf_ttl", "not_before_duration": "30s",
+ "no_store": true, "generate_lease": false}
+END
+    "$vault" policy write lictor-sidecar "$here/policies/sidecar.hcl" >/dev/null
+    for service in $services; do
+        sed "s/SERVICE/$service/g" "$here/policies/orchestrator.hcl.tmpl" \
+            | "$vault" policy write "lictor-orchestrator-$service" - >/dev/null
+        "$vault" write "auth/approle/role/$service" \
+            token_policies=lictor-sidecar token_period=72h token_type=service \
+            secret_id_num_uses=1 secret_id_ttl=10m >/dev/null
+    done
+    say "role mesh; AppRoles $services"
+}
+
+word=$1
+shift
+case $word in
+    ca | mesh) "$word" "$@" ;;
+    *) say "unknown step $word: ca or mesh"; exit 2 ;;
+esac
