@@ -17,13 +17,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from consul import base
 from yarl import URL
 
+from consul import base
 from controlplane.consul_settings import ConsulSettings
 from policies.errors import (
     CatalogBadAnswer,
@@ -166,9 +166,7 @@ class PooledHttp(base.HTTPClient):  # type: ignore[misc]
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             socket_path = self._settings.socket_path
-            connector = (
-                aiohttp.UnixConnector(socket_path, limit=0) if socket_path else aiohttp.TCPConnector(limit=0)
-            )
+            connector = aiohttp.UnixConnector(socket_path, limit=0) if socket_path else aiohttp.TCPConnector(limit=0)
             self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         return self._session
 
@@ -244,7 +242,7 @@ class Catalog:
         self.settings = settings
         self._client = _Client(settings)
 
-    async def __aenter__(self) -> Catalog:
+    async def __aenter__(self) -> Self:
         """Open lazily: the first request connects."""
         return self
 

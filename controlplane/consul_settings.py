@@ -105,9 +105,11 @@ def consul_settings(environment: Mapping[str, str], overrides: Mapping[str, str]
         client_key=_file(values, "CONSUL_CLIENT_KEY", problems),
         tls_server_name=values.get("CONSUL_TLS_SERVER_NAME", ""),
     )
-    for key in ("CONSUL_NAMESPACE", "CONSUL_PARTITION"):
-        if values.get(key, "default") not in {"", "default"}:
-            problems.append(Problem(key, "namespaces and partitions are Consul Enterprise", f"unset {key}"))
+    problems.extend(
+        Problem(key, "namespaces and partitions are Consul Enterprise", f"unset {key}")
+        for key in ("CONSUL_NAMESPACE", "CONSUL_PARTITION")
+        if values.get(key, "default") not in {"", "default"}
+    )
     if problems:
         raise ConfigError(tuple(problems))
     return settings

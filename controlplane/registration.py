@@ -1,7 +1,7 @@
 """What a proxy registers of itself, and finding a proxy that is registered already.
 
 Builders are pure. What Consul does not check (kinds, ports, weights) is checked here before anything is sent.
-Source: `PUT /v1/agent/service/register`; defaults as Consul's own sidecar expansion and `consul connect envoy` have them.
+Source: `PUT /v1/agent/service/register`; defaults as in Consul's sidecar expansion and `consul connect envoy`.
 """
 
 from __future__ import annotations
@@ -109,8 +109,7 @@ async def find_sidecar(agent: Agent, service_id: str) -> str:
     found = [
         proxy_id
         for proxy_id, row in services.items()
-        if row.get("Kind") == "connect-proxy"
-        and (row.get("Proxy") or {}).get("DestinationServiceID") == service_id
+        if row.get("Kind") == "connect-proxy" and (row.get("Proxy") or {}).get("DestinationServiceID") == service_id
     ]
     if len(found) == 1:
         return found[0]

@@ -57,7 +57,7 @@ class State(enum.Enum):
 
 
 class Downstream(asyncio.Protocol):
-    """The connection. `peer` is None on a plaintext listener; `memo` is the decider's to keep things of a connection."""
+    """The connection. `peer` is None on a plaintext listener; `memo` is the decider's to keep things in."""
 
     __slots__ = (
         "_advancing",

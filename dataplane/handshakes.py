@@ -15,7 +15,7 @@ from typing import Any
 from dataplane.tls import PeerCheck
 from dataplane.tls_transport import TlsTransport
 from policies.errors import ConnectFailed, ConnectTimedOut, IdentityError
-from policies.identity import SpiffeId
+from policies.identity import Peer, SpiffeId
 
 HANDSHAKE_TIMEOUT = 10.0  # seconds, for a caller
 _HANDSHAKE_RECORD = 0x16  # the first byte of TLS
@@ -89,8 +89,7 @@ async def connect_tls(
             sock = context.wrap_socket(sock, server_hostname=sni or None, do_handshake_on_connect=False)
             await _shake_hands(asyncio.get_running_loop(), sock)
         peer = check(sock.getpeercert(True))
-        if peer.spiffe_id != expected:
-            raise IdentityError("wrong_service", f"it is {peer.spiffe_id}, expected {expected}")
+        _expect(peer, expected)
         return TlsTransport(asyncio.get_running_loop(), sock, peer, protocol_factory)
     except TimeoutError as error:
         _close(sock)
@@ -103,6 +102,11 @@ async def connect_tls(
     except BaseException:
         _close(sock)
         raise
+
+
+def _expect(peer: Peer, expected: SpiffeId) -> None:
+    if peer.spiffe_id != expected:
+        raise IdentityError("wrong_service", f"it is {peer.spiffe_id}, expected {expected}")
 
 
 def reason_of(error: Exception) -> str:
@@ -146,7 +150,7 @@ async def _dial(host: str, port: int) -> socket.socket:
     for family, kind, protocol, address in await _resolve(loop, host, port):
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.sock_connect(sock, address)
         except OSError as error:

@@ -105,7 +105,7 @@ class Listener:
         self._loop.call_later(_PAUSE_WHEN_OUT_OF_FILES, self._resume_accepting)
 
     def _greet(self, sock: socket.socket) -> None:
-        sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = self._loop.create_task(self._introduce(sock))
         self._greeting.add(task)
@@ -184,12 +184,14 @@ def bind(address: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        sock.setblocking(False)
         sock.bind((address, port))
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        raise ConfigError((Problem(f"listener {address}:{port}", error.strerror or str(error), _advice(error)),)) from error
+        raise ConfigError(
+            (Problem(f"listener {address}:{port}", error.strerror or str(error), _advice(error)),)
+        ) from error
     return sock
 
 

@@ -111,7 +111,9 @@ class _Rendering(Collector):
             "lictor_local_answers", "Answers made by this proxy, by reason.", labels=("listener", "reason")
         )
         durations = HistogramMetricFamily(
-            "lictor_request_duration_seconds", "From the head of a request to the end of its answer.", labels=("listener",)
+            "lictor_request_duration_seconds",
+            "From the head of a request to the end of its answer.",
+            labels=("listener",),
         )
         for name, counts in tuple(self._metrics.http.items()):
             for status_class, count in enumerate(counts.by_class):
@@ -133,7 +135,9 @@ class _Rendering(Collector):
         received = CounterMetricFamily("lictor_tcp_received_bytes", "Bytes from downstream.", labels=labels)
         sent = CounterMetricFamily("lictor_tcp_sent_bytes", "Bytes to downstream.", labels=labels)
         refused = CounterMetricFamily(
-            "lictor_connections_refused", "Refused before a byte was delivered, by reason.", labels=("listener", "reason")
+            "lictor_connections_refused",
+            "Refused before a byte was delivered, by reason.",
+            labels=("listener", "reason"),
         )
         for name, counts in tuple(self._metrics.listeners.items()):
             accepted.add_metric((name,), counts.accepted)

@@ -41,9 +41,7 @@ class ToEndpoint:
         "request_timeout",
     )
 
-    def __init__(
-        self, route: Route, leg: Leg, pools: ClusterPools, virtual_host: VirtualHost | None = None
-    ) -> None:
+    def __init__(self, route: Route, leg: Leg, pools: ClusterPools, virtual_host: VirtualHost | None = None) -> None:
         self._pools = pools
         self._edge = virtual_host is not None
         levels = (leg, route, virtual_host)
@@ -197,9 +195,7 @@ def _prepare(route: Route, pools: Pools, virtual_host: VirtualHost | None) -> _P
     return _PreparedRoute(route, arms, only)
 
 
-def _arm_decision(
-    route: Route, leg: Leg, pools: Pools, virtual_host: VirtualHost | None
-) -> ToEndpoint | Reply:
+def _arm_decision(route: Route, leg: Leg, pools: Pools, virtual_host: VirtualHost | None) -> ToEndpoint | Reply:
     """Return the first cluster of the arm that has anybody left: failover in order."""
     for cluster in leg.clusters:
         prepared = pools.of_cluster(cluster)

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dataplane.clock import Clock
+from dataplane.handshakes import connect_tls
 from dataplane.live import Live
 from dataplane.metrics import Metrics, UpstreamCounts
-from dataplane.tls_transport import TlsTransport, connect_tls
+from dataplane.tls_transport import TlsTransport
 from dataplane.upstream import EXPIRY_MARGIN, Upstream
 from policies.balance import Endpoint, Question, Schedule, build
 from policies.errors import ConnectFailed, ConnectTimedOut
@@ -256,5 +257,3 @@ class Pools:
         """Close every idle connection; busy ones close when they come back."""
         for pool in self._pools.values():
             pool.close()
-
-

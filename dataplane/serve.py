@@ -15,6 +15,7 @@ import structlog
 from dataplane.clock import NEVER, Clock
 from dataplane.downstream import Downstream
 from dataplane.exchange import Decide
+from dataplane.handshakes import accept_tls
 from dataplane.inbound import inbound_decider
 from dataplane.listener import Listener, bind
 from dataplane.live import Generation, Live
@@ -22,7 +23,7 @@ from dataplane.metrics import Metrics
 from dataplane.outbound import ingress_decider, upstream_decider
 from dataplane.pool import Pools
 from dataplane.tcp import Relay, dial_app, dial_upstream, judge, revoke_denied
-from dataplane.tls_transport import TlsTransport, accept_tls
+from dataplane.tls_transport import TlsTransport
 from policies.errors import ConfigError, IdentityError
 from policies.table import Table
 

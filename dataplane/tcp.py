@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 
 from dataplane.clock import NEVER, Clock
+from dataplane.handshakes import connect_tls
 from dataplane.pool import Pool, Pools
-from dataplane.tls_transport import TlsTransport, connect_tls
+from dataplane.tls_transport import TlsTransport
 from policies.errors import ConnectFailed, ConnectTimedOut
 from policies.splits import pick
 

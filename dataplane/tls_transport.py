@@ -97,7 +97,7 @@ class TlsTransport(asyncio.Transport):
         if self._socket.pending():
             self._loop.call_soon(self._read_rest)
 
-    def _readable(self) -> None:
+    def _readable(self) -> None:  # noqa: C901 - the hot loop: a call saved is a call saved
         if self._write_wants_read:
             self._write_wants_read = False
             self._flush()
@@ -294,7 +294,7 @@ class TlsTransport(asyncio.Transport):
         protocol, self._protocol = self._protocol, _GONE
         protocol.connection_lost(error)
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - asyncio's own signature
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return `peer` (Peer), `peername`, `sockname`, `socket`, `alpn`, `certificate` (the peer's, DER)."""
         try:
             match name:
@@ -333,8 +333,8 @@ def _close_notify(sock: ssl.SSLSocket) -> bytes:
     descriptor = sock.fileno()
     silent, catcher = socket.socketpair()
     with silent, catcher:
-        silent.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        catcher.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        silent.setblocking(False)
+        catcher.setblocking(False)
         kept = os.dup(descriptor)
         try:
             os.dup2(silent.fileno(), descriptor, inheritable=False)

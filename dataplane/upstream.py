@@ -34,8 +34,19 @@ class State(enum.Enum):
 class Upstream(asyncio.Protocol):
     """The connection. Made by `Pool.dial`; busy until its answer is complete."""
 
-    __slots__ = ("_asker", "_body", "_head_request", "_input", "_keep", "_pool", "_state", "deadline", "expires",
-                 "reused", "transport")
+    __slots__ = (
+        "_asker",
+        "_body",
+        "_head_request",
+        "_input",
+        "_keep",
+        "_pool",
+        "_state",
+        "deadline",
+        "expires",
+        "reused",
+        "transport",
+    )
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -1,11 +1,11 @@
 """The gateway's YAML.
 
-    gateway:
-      kind: ingress
-      service: edge               # the name in the `ingress-gateway` entry, and the source in intentions
-      id: edge-1                  # of the registration; the service's name by default
-      address: 192.0.2.10:8443    # registered in Consul
-    consul, issuer, vault, admin, drain, log: as in the sidecar's file
+gateway:
+  kind: ingress
+  service: edge               # the name in the `ingress-gateway` entry, and the source in intentions
+  id: edge-1                  # of the registration; the service's name by default
+  address: 192.0.2.10:8443    # registered in Consul
+consul, issuer, vault, admin, drain, log: as in the sidecar's file
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A small app to put behind a sidecar: says who it is, what it was asked, and calls others when told to.
 
-    python -m harness.app --name web --version v1 --port 9090 --call api=http://127.0.0.1:9191
+python -m harness.app --name web --version v1 --port 9090 --call api=http://127.0.0.1:9191
 
-    /            who answered; with --call, also what each of these answered
-    /status/503  that status        /bytes/1000  that many bytes        /delay/100  after that many milliseconds
-    /echo        the request's body, as it was framed                   anything else: method, path and headers as JSON
+/            who answered; with --call, also what each of these answered
+/status/503  that status        /bytes/1000  that many bytes        /delay/100  after that many milliseconds
+/echo        the request's body, as it was framed                   anything else: method, path and headers as JSON
 """
 
 from __future__ import annotations

@@ -50,7 +50,9 @@ class Story:
 
 
 def curl(*arguments: str) -> str:
-    done = subprocess.run(["curl", "--silent", "--max-time", "5", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["curl", "--silent", "--max-time", "5", *arguments], capture_output=True, text=True, check=False
+    )
     return done.stdout
 
 
@@ -91,7 +93,9 @@ def tell(story: Story, mesh: World) -> None:
     story.expect("db answers", _ask_db(mesh) == "db: hello")
     _consul(story, mesh, "intention", "delete", "web", "db")
     took = until(lambda: _ask_db(mesh) != "db: hello", 3)
-    story.show(_ask_db_command(mesh), f"(closed without a byte{f', {took * 1000:.0f} ms later' if took is not None else ''})")
+    story.show(
+        _ask_db_command(mesh), f"(closed without a byte{f', {took * 1000:.0f} ms later' if took is not None else ''})"
+    )
     story.expect("the tcp connection is closed", took is not None)
     _consul(story, mesh, "intention", "create", "-allow", "web", "db")
     story.expect("db answers again", until(lambda: _ask_db(mesh) == "db: hello", 3) is not None)

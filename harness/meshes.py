@@ -190,9 +190,7 @@ def sidecar(
             "LocalServiceAddress": "127.0.0.1",
             "LocalServicePort": local_port,
             "Config": {"protocol": protocol, **(config or {})},
-            "Upstreams": [
-                {"DestinationName": name, "LocalBindPort": bind} for name, bind in (upstreams or {}).items()
-            ],
+            "Upstreams": [{"DestinationName": name, "LocalBindPort": bind} for name, bind in (upstreams or {}).items()],
         },
     }
     _common(member, registration)

@@ -26,8 +26,8 @@ from typing import Any
 
 CONSUL_VERSION = "1.21.0"
 OLDEST_CONSUL = (1, 20)
-MANAGEMENT_TOKEN = "11111111-aaaa-bbbb-cccc-222222222222"  # noqa: S105 - of throw-away servers
-ROOT_TOKEN = "root"  # noqa: S105 - of throw-away servers
+MANAGEMENT_TOKEN = "11111111-aaaa-bbbb-cccc-222222222222"
+ROOT_TOKEN = "root"
 _STARTUP_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -163,9 +163,9 @@ def http_json(
 ) -> Any:
     """Ask a server; return its JSON, or text when it is none. Raise urllib's HTTPError with the body in its text."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, method=method, headers=dict(headers or {}))  # noqa: S310
+    request = urllib.request.Request(url, data=data, method=method, headers=dict(headers or {}))
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 - loopback servers
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
             text = answer.read().decode()
     except urllib.error.HTTPError as error:
         error.msg = f"{error.msg}: {error.read().decode(errors='replace')}"
@@ -264,8 +264,15 @@ def consul_server(
             "connect": {"enabled": True},
             "performance": {"raft_multiplier": 1},
             "limits": {"http_max_conns_per_client": 2000},
-            "ports": {"http": http, "grpc": grpc, "grpc_tls": -1, "dns": dns, "server": rpc, "serf_lan": lan,
-                      "serf_wan": wan},
+            "ports": {
+                "http": http,
+                "grpc": grpc,
+                "grpc_tls": -1,
+                "dns": dns,
+                "server": rpc,
+                "serf_lan": lan,
+                "serf_wan": wan,
+            },
         }
         if acl:
             config["acl"] = {

@@ -200,8 +200,21 @@ def _prepare(
         ["vault/bootstrap.sh", "mesh", trust_domain, "dc1", " ".join((*SIDECARS, GATEWAY))],
         {**vault.environment, "LEAF_TTL": leaf_ttl},
     )
-    names = ("web", "api-v1", "api-v2", "db", "web-side", "api-v1-side", "api-v2-side", "db-side", "web-to-api", "web-to-db")
-    return World(folder, consul, vault, trust_domain, gateway_port, dict(zip(names, free_ports(len(names)), strict=True)))
+    names = (
+        "web",
+        "api-v1",
+        "api-v2",
+        "db",
+        "web-side",
+        "api-v1-side",
+        "api-v2-side",
+        "db-side",
+        "web-to-api",
+        "web-to-db",
+    )
+    return World(
+        folder, consul, vault, trust_domain, gateway_port, dict(zip(names, free_ports(len(names)), strict=True))
+    )
 
 
 def _start(say: Say, world: World) -> None:
@@ -210,16 +223,16 @@ def _start(say: Say, world: World) -> None:
     call = f"api=http://127.0.0.1:{ports['web-to-api']}/"
     world.start_app("web", "--name", "web", "--port", str(ports["web"]), "--call", call)
     for version in ("v1", "v2"):
-        world.start_app(
-            f"api-{version}", "--name", "api", "--version", version, "--port", str(ports[f"api-{version}"])
-        )
+        world.start_app(f"api-{version}", "--name", "api", "--version", version, "--port", str(ports[f"api-{version}"]))
     world.start_app("db", "--name", "db", "--port", str(ports["db"]), "--tcp")
     say("starting a sidecar beside each, and the gateway; their leaves come from Vault")
     upstreams = [
         {"destination_name": "api", "local_bind_port": ports["web-to-api"]},
         {"destination_name": "db", "local_bind_port": ports["web-to-db"], "config": {"protocol": "tcp"}},
     ]
-    world.start_proxy("web", "sidecar", sidecar_settings("web", "web-1", ports["web"], ports["web-side"], upstreams), "web")
+    world.start_proxy(
+        "web", "sidecar", sidecar_settings("web", "web-1", ports["web"], ports["web-side"], upstreams), "web"
+    )
     for version in ("v1", "v2"):
         settings = sidecar_settings(
             "api", f"api-{version}", ports[f"api-{version}"], ports[f"api-{version}-side"], [], {"version": version}
@@ -234,7 +247,12 @@ def _start(say: Say, world: World) -> None:
 
 
 def sidecar_settings(
-    name: str, service_id: str, port: int, side: int, upstreams: list[dict[str, object]], meta: Mapping[str, str] | None = None
+    name: str,
+    service_id: str,
+    port: int,
+    side: int,
+    upstreams: list[dict[str, object]],
+    meta: Mapping[str, str] | None = None,
 ) -> dict[str, object]:
     """Return the `service` block of a sidecar's file."""
     return {

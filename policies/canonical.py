@@ -12,7 +12,7 @@ from policies.identity import SpiffeId
 from policies.table import Table
 
 
-def plain(value: object) -> Any:  # noqa: ANN401 - JSON
+def plain(value: object) -> Any:
     """Return a value of this package as JSON data: no defaults of the language, no private fields, keys in order."""
     if isinstance(value, SpiffeId):
         return str(value)

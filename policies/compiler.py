@@ -225,9 +225,7 @@ def _ingress(
             if _fits(service, listener, outbounds, where, problems)
         ]
         if hosts or listener.protocol in HTTP_PROTOCOLS:
-            listeners.append(
-                IngressListener(registration.bind_address, listener.port, listener.protocol, tuple(hosts))
-            )
+            listeners.append(IngressListener(registration.bind_address, listener.port, listener.protocol, tuple(hosts)))
     return tuple(listeners)
 
 

@@ -36,7 +36,7 @@ _TOKEN = re.compile(
 )
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _PART = re.compile(r"""\["(?P<quoted>[^"]*)"\]|\[`(?P<raw>[^`]*)`\]|\.?(?P<plain>[^.\[]+)""")
-_SEPARATORS = frozenset("=!()\"` \t\r\n")
+_SEPARATORS = frozenset('=!()"` \t\r\n')
 
 # --- the shape of a row --------------------------------------------------------------------------------------------
 
@@ -288,7 +288,7 @@ def _compare(selector: _Selector, operator: str, value: str) -> Test:
     def answer(row: Mapping[str, Any]) -> bool:
         return _walk(row, ROW, parts, 0)
 
-    def _walk(value: Any, kind: Kind, path: tuple[str, ...], at: int) -> bool:  # noqa: ANN401 - decoded JSON
+    def _walk(value: Any, kind: Kind, path: tuple[str, ...], at: int) -> bool:
         if isinstance(kind, tuple) and kind[0] == "list" and at < len(path):
             return any(_walk(element, kind[1], path, at) for element in value or ())
         if at == len(path):

@@ -116,7 +116,9 @@ def verify_peer(certificate: bytes, trust_domain: str, now: datetime) -> Peer:
     if now > leaf.not_valid_after_utc:
         raise IdentityError("expired", f"the certificate ended at {leaf.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}")
     if now < leaf.not_valid_before_utc:
-        raise IdentityError("not_yet_valid", f"the certificate starts at {leaf.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}")
+        raise IdentityError(
+            "not_yet_valid", f"the certificate starts at {leaf.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}"
+        )
     _check_is_leaf(extensions)
     spiffe_id = SpiffeId.parse(only_uri(extensions))
     if spiffe_id.trust_domain != trust_domain.lower():

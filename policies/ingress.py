@@ -104,7 +104,5 @@ def exposed(listener: EntryListener, rows: Iterable[GatewayService]) -> tuple[Ex
         return tuple(named.values())
     for row in rows:
         if row.port == listener.port and row.service not in named and row.service not in {"", WILDCARD}:
-            named[row.service] = ExposedService(
-                row.service, (), wildcard.request_headers, wildcard.response_headers
-            )
+            named[row.service] = ExposedService(row.service, (), wildcard.request_headers, wildcard.response_headers)
     return tuple(named.values())

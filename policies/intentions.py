@@ -214,4 +214,3 @@ def _permission(row: Mapping[str, Any], where: str, problems: list[Problem]) -> 
         effect = "it never allows" if action is Action.ALLOW else "it always denies"
         problems.append(Problem(where, broken, effect))
     return Permission(action or Action.DENY, path, parse_methods(http), headers, broken)
-

@@ -116,9 +116,7 @@ class RequestTest:
 
     __slots__ = ("_headers", "_methods", "_path")
 
-    def __init__(
-        self, path: PathMatch | None, methods: frozenset[str], headers: tuple[ValueMatch, ...]
-    ) -> None:
+    def __init__(self, path: PathMatch | None, methods: frozenset[str], headers: tuple[ValueMatch, ...]) -> None:
         self._path = path.compiled() if path is not None else None
         self._methods = methods
         self._headers = tuple((match.name.lower(), match, match.compiled()) for match in headers)

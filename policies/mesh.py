@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from policies.paths import PathNormalization
@@ -26,7 +26,7 @@ class Mesh:
     incoming: TlsLimits = TlsLimits()
     outgoing: TlsLimits = TlsLimits()
     sanitize_xfcc: bool = False
-    normalization: PathNormalization = PathNormalization()
+    normalization: PathNormalization = field(default_factory=PathNormalization)
 
 
 def parse_mesh(entry: Mapping[str, Any] | None) -> Mesh:

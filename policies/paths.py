@@ -1,6 +1,6 @@
-"""Bringing a request's path to one form before intentions judge it, as Envoy does for a Consul sidecar.
+r"""Bringing a request's path to one form before intentions judge it, as Envoy does for a Consul sidecar.
 
-Dot segments go (RFC 3986 section 5.2.4), `\\` becomes `/`, an escape of an unreserved character is decoded (`%41` is
+Dot segments go (RFC 3986 section 5.2.4), `\` becomes `/`, an escape of an unreserved character is decoded (`%41` is
 `A`, `%2e` a dot), and characters that no path may hold are escaped. `//`, `%2F`, case and `;` stay as they are unless
 the `mesh` entry says otherwise. `%00` and `#` make a request that is refused.
 """

@@ -41,9 +41,7 @@ def pause_before(
     return max(0.0, (renew_at(not_before, not_after, jitter, policy) - now).total_seconds())
 
 
-def retry_pause(
-    failures: int, remaining: float, jitter: float, policy: RenewalPolicy = DEFAULT_POLICY
-) -> float:
+def retry_pause(failures: int, remaining: float, jitter: float, policy: RenewalPolicy = DEFAULT_POLICY) -> float:
     """Return the seconds before the next try after this many failures in a row (>= 1).
 
     `remaining` is the rest of the leaf's life in seconds: as it runs out the tries come closer, never more than one

@@ -144,9 +144,17 @@ Update = LeafUpdate | Heard
 
 # --- the snapshot --------------------------------------------------------------------------------------------------
 
-Answer = Roots | Registration | Intentions | Action | Mesh | Chain | tuple[Instance, ...] | IngressEntry | tuple[
-    GatewayService, ...
-]
+Answer = (
+    Roots
+    | Registration
+    | Intentions
+    | Action
+    | Mesh
+    | Chain
+    | tuple[Instance, ...]
+    | IngressEntry
+    | tuple[GatewayService, ...]
+)
 
 _A = TypeVar("_A")
 
@@ -254,7 +262,7 @@ def _prune(snapshot: Snapshot) -> Snapshot:
     )
 
 
-def _parse(watch: Watch, raw: Any) -> tuple[Answer, tuple[Problem, ...]]:  # noqa: ANN401 - decoded JSON
+def _parse(watch: Watch, raw: Any) -> tuple[Answer, tuple[Problem, ...]]:
     match watch:
         case RootsWatch():
             return _parse_roots(mapping(raw)), ()

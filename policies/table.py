@@ -90,7 +90,7 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True)
 class VirtualHost:
-    """Hosts of one service on an ingress listener. Hosts are lower case, may start with `*.` or end in `.*`, or be `*`."""
+    """Hosts of one service on an ingress listener. Hosts are lower case: plain, `*.suffix`, `prefix.*` or `*`."""
 
     outbound: str  # key into Table.outbounds
     hosts: tuple[str, ...]

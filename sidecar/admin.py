@@ -1,8 +1,8 @@
 """The admin endpoint: how the process stands, on loopback. Shows no key and no token.
 
-    /ready  200 when traffic may come, else 503; says what is waited for     /live           200 while the loop runs
-    /metrics, /stats/prometheus   Prometheus text                            /config_dump    table, watches, problems
-    /certs  leaf and roots        /clusters  endpoints and connections       /drain (POST)   begin to drain
+/ready  200 when traffic may come, else 503; says what is waited for     /live           200 while the loop runs
+/metrics, /stats/prometheus   Prometheus text                            /config_dump    table, watches, problems
+/certs  leaf and roots        /clusters  endpoints and connections       /drain (POST)   begin to drain
 """
 
 from __future__ import annotations
@@ -163,10 +163,14 @@ def _gauges(process: Process) -> Iterator[Metric]:
     yield GaugeMetricFamily("lictor_leaf_seconds_left", "Seconds until the leaf in force ends.", value=left)
     state = state_of_leaf(process)
     yield GaugeMetricFamily("lictor_ready", "1 when traffic may be sent here.", value=float(process.ready()))
-    yield GaugeMetricFamily("lictor_leaf_aging", "1 past 75 % of the leaf's life.", value=float(state is LeafState.AGING))
+    yield GaugeMetricFamily(
+        "lictor_leaf_aging", "1 past 75 % of the leaf's life.", value=float(state is LeafState.AGING)
+    )
     number = generation.number if generation is not None else 0
     yield GaugeMetricFamily("lictor_generation", "Number of the generation in force.", value=number)
-    yield GaugeMetricFamily("lictor_problems", "Entries and settings that are not followed.", value=len(process.problems))
+    yield GaugeMetricFamily(
+        "lictor_problems", "Entries and settings that are not followed.", value=len(process.problems)
+    )
     issued = process.issuer.status.issued if process.issuer is not None else 0
     yield GaugeMetricFamily("lictor_leaves_issued", "Leaves that this process was given.", value=issued)
     failing = len(follower.status.failing()) if follower is not None else 0

@@ -1,17 +1,17 @@
 """The sidecar's YAML. Every mistake is told at once, with file, line and field.
 
-    service:                      # a Consul service definition, snake_case
-      name: web
-      port: 9090
-      connect:
-        sidecar_service:
-          port: 21000
-          proxy:
-            upstreams: [{destination_name: api, local_bind_port: 9191}]
-    consul: {address: "http://127.0.0.1:8500", token_file: /run/secrets/consul-token}
-    issuer: vault                 # or consul
-    vault: {address: "https://vault:8200", auth: {method: approle, role_id_file: ..., secret_id_file: ...}}
-    admin: 127.0.0.1:19000
+service:                      # a Consul service definition, snake_case
+  name: web
+  port: 9090
+  connect:
+    sidecar_service:
+      port: 21000
+      proxy:
+        upstreams: [{destination_name: api, local_bind_port: 9191}]
+consul: {address: "http://127.0.0.1:8500", token_file: /run/secrets/consul-token}
+issuer: vault                 # or consul
+vault: {address: "https://vault:8200", auth: {method: approle, role_id_file: ..., secret_id_file: ...}}
+admin: 127.0.0.1:19000
 """
 
 from __future__ import annotations

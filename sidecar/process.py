@@ -13,8 +13,9 @@ import asyncio
 import enum
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
+from typing import Any
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
@@ -102,10 +103,10 @@ class Process:
         compiling = asyncio.create_task(self._compile_forever(dataplane))
         registering = asyncio.create_task(self._stay_registered(catalog))
         work: tuple[asyncio.Task[None], ...] = (following, compiling, registering)
-        stopping = asyncio.create_task(self._stop.wait())
+        stopping: asyncio.Task[Any] = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait((*work, stopping), return_when=asyncio.FIRST_COMPLETED)
-            for task in tuple(work):
+            for task in work:
                 if task.done():
                     task.result()
             registering.cancel()
@@ -132,9 +133,9 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
 
-    async def _until_stopped(self, work: Awaitable[Snapshot]) -> Snapshot | None:
+    async def _until_stopped(self, work: Coroutine[Any, Any, Snapshot]) -> Snapshot | None:
         """Return what the work returns, or None when told to stop before."""
-        working = asyncio.ensure_future(work)
+        working = asyncio.create_task(work)
         stopping = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -269,7 +270,7 @@ class Process:
     async def _stay_registered(self, catalog: Catalog) -> None:
         """Register once everything is open; again when Consul has forgotten us."""
         assert self.follower is not None  # noqa: S101 - set before this task starts
-        while not self.settled():
+        while not self.settled():  # noqa: ASYNC110 - time settles it too, not only an event
             await asyncio.sleep(0.05)
         forgotten = self.follower.status.registration_missing
         while True:
@@ -329,9 +330,7 @@ class Process:
             return False
         statuses = self.follower.status.watches
         silent = [
-            watch
-            for watch in waiting(self.follower.snapshot)
-            if watch not in statuses or not statuses[watch].failures
+            watch for watch in waiting(self.follower.snapshot) if watch not in statuses or not statuses[watch].failures
         ]
         return not silent or asyncio.get_running_loop().time() > self._first_table_at + SETTLE_SECONDS
 

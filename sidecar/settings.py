@@ -44,7 +44,7 @@ def camel(key: str) -> str:
     return "".join(_WORDS.get(word, word[:1].upper() + word[1:]) for word in key.split("_"))
 
 
-def camelized(value: Any) -> Any:  # noqa: ANN401 - plain data
+def camelized(value: Any) -> Any:
     """Return plain data with every key of a mapping in Consul's spelling, header names and meta left alone."""
     if isinstance(value, Mapping):
         return {

@@ -31,7 +31,7 @@ class LeafAnswer(Protocol):
     """What the catalog answers."""
 
     @property
-    def data(self) -> Any:  # noqa: ANN401 - decoded JSON
+    def data(self) -> Any:
         """Return the decoded answer."""
         ...
 
@@ -103,7 +103,7 @@ class ConsulIssuer:
         return 0.05 + retry_pause(self.status.failures, remaining, random.random())
 
 
-def _leaf(spiffe_id: SpiffeId, data: Any) -> Leaf:  # noqa: ANN401 - decoded JSON
+def _leaf(spiffe_id: SpiffeId, data: Any) -> Leaf:
     if not isinstance(data, dict) or not data.get("CertPEM") or not data.get("PrivateKeyPEM"):
         message = "the agent's answer holds no certificate and key"
         raise BadLeaf(message)

@@ -78,9 +78,7 @@ def _load(pems: Sequence[str]) -> list[x509.Certificate]:
 def _public(key: object) -> bytes:
     if not hasattr(key, "public_bytes"):
         return b""
-    encoded: bytes = key.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    encoded: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return encoded
 
 
@@ -103,6 +101,6 @@ def _ordered(leaf: x509.Certificate, others: Sequence[x509.Certificate]) -> list
 def _signed_by(certificate: x509.Certificate, signer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(signer)
-    except (ValueError, TypeError, Exception):  # noqa: BLE001 - InvalidSignature is no ValueError
+    except (ValueError, TypeError, Exception):
         return False
     return True

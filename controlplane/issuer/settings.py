@@ -9,7 +9,7 @@ from pathlib import Path
 from policies.errors import ConfigError, Problem
 
 METHODS = ("approle", "token", "jwt", "kubernetes", "cert")
-_KUBERNETES_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
+_KUBERNETES_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 
 @dataclass(frozen=True, slots=True)

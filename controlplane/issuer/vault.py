@@ -166,7 +166,7 @@ class VaultIssuer:
         return 0.05 + retry_pause(self.status.failures, remaining, random.random())
 
 
-def _data(answer: Any) -> dict[str, Any]:  # noqa: ANN401 - hvac returns dict, Response or str
+def _data(answer: Any) -> dict[str, Any]:
     if isinstance(answer, requests.Response):
         message = f"status {answer.status_code}: a standby that points elsewhere? Use the active node's address"
         raise IssuerUnreachable(message)
@@ -197,6 +197,6 @@ class _CertificateAdapter(requests.adapters.HTTPAdapter):
         self._context.load_cert_chain(settings.login.cert_file, settings.login.key_file)
         super().__init__()
 
-    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - requests' own signature
+    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
         """Use the context with the certificate."""
         super().init_poolmanager(*arguments, **{**named, "ssl_context": self._context})
