@@ -147,7 +147,7 @@ class LeastRequest:
     def pick(self, question: Question) -> Endpoint:
         """Return the least loaded of `choice_count` draws; of equals the one drawn first."""
         drawn = [self._random.pick(question) for _ in range(self._choices)]
-        return min(drawn, key=lambda endpoint: (question.load(endpoint) + 1) / endpoint.weight)
+        return min(drawn, key=lambda endpoint: question.load(endpoint) / endpoint.weight)
 
 
 class Ring:

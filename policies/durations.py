@@ -17,12 +17,12 @@ _NANOSECONDS = 1e9
 
 def parse_duration(value: object, where: str) -> float:
     """Return seconds. None and "" are 0. Raise EntryError naming `where` for anything that Go would refuse."""
-    if value is None or value in {"", "0"}:
+    if value is None:
         return 0.0
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value / _NANOSECONDS
     if isinstance(value, str):
-        seconds = _parse_text(value)
+        seconds = 0.0 if value in {"", "0"} else _parse_text(value)
         if seconds is not None:
             return seconds
     message = f"{where}: {value!r} is not a duration; write it as 5s, 1m30s or 250ms"

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 _SEGMENT = r"[A-Za-z0-9\-_~!$&'()*+,;=:@][A-Za-z0-9\-._~!$&'()*+,;=:@]*"
-_NORMAL = re.compile(rf"(?:/{_SEGMENT})*/?")
+_NORMAL = re.compile(rf"/|(?:/{_SEGMENT})+/?")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _ESCAPED_SLASH = re.compile(r"%2[Ff]|%5[Cc]")
 _TO_ESCAPE = re.compile(r"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%\[\]]")

@@ -1,0 +1,96 @@
+"""What every test may use: real servers, started once a worker, and a watch for what a test leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from harness.certificates import Authority
+from harness.servers import ConsulServer, VaultServer, consul_server, vault_server
+
+settings.register_profile("lictor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lictor")
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="session")
+def stranger() -> Authority:
+    return Authority("another root")
+
+
+@pytest.fixture(scope="session")
+def consul() -> Iterator[ConsulServer]:
+    """A Consul without ACLs, shared by a worker: tests use names of their own."""
+    with consul_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def consul_with_acls() -> Iterator[ConsulServer]:
+    """A Consul whose ACLs deny by default."""
+    with consul_server(acl=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def vault() -> Iterator[VaultServer]:
+    """An unsealed server with Vault's API."""
+    with vault_server() as server:
+        yield server
+
+
+def _sockets() -> set[str]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found
+
+
+@pytest.fixture
+async def nothing_left_behind() -> AsyncIterator[None]:
+    """Fail when a test ends with a task that still runs or a socket that is still open."""
+    before = _sockets()
+    yield
+    deadline = asyncio.get_running_loop().time() + 2.0
+    while True:
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        sockets = _sockets() - before
+        if not tasks and not sockets:
+            return
+        if asyncio.get_running_loop().time() > deadline:
+            message = f"left behind: tasks {tasks}, sockets {sockets}"
+            raise AssertionError(message)
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def no_child_left() -> Iterator[None]:
+    """Fail when a test ends with a child process that it started and did not end."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = set(children.read_text().split())
+    yield
+    left = {child for child in set(children.read_text().split()) - before if not _is_shared_server(child)}
+    assert not left, f"child processes left: {left}"
+
+
+def _is_shared_server(pid: str) -> bool:
+    """Return whether it is one of the servers above: they live as long as the worker."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return True  # ended meanwhile
+    return any(word.endswith((b"/consul", b"/bao", b"/vault")) for word in words[:1])
