@@ -17,6 +17,10 @@ settings.register_profile("lictor", deadline=None, suppress_health_check=[Health
 settings.load_profile("lictor")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write what the golden files should hold")
+
+
 @pytest.fixture(scope="session")
 def authority() -> Authority:
     return Authority()

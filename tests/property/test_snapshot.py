@@ -1,0 +1,62 @@
+"""The reducer over any sequence of answers: replay, order, and garbage that costs only itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.certificates import Authority
+from harness.meshes import chain, instance, sidecar, split_chain
+from policies.compiler import compile_table
+from policies.snapshot import ChainWatch, EndpointsWatch, Heard, IntentionsWatch, MeshWatch, Snapshot, apply, wanted
+
+AUTHORITY = Authority()
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["Type", "Nodes", "x"]), inner),
+    max_leaves=5,
+)
+API = ChainWatch("api", "api")
+UPDATES = st.one_of(
+    st.sampled_from([chain("api"), split_chain("api", {"v1": 50, "v2": 50}), chain("api", "tcp")]).map(
+        lambda answer: Heard(API, answer)
+    ),
+    st.integers(0, 2).map(
+        lambda count: Heard(EndpointsWatch("api"), [instance("api", 1 + number, number) for number in range(count)])
+    ),
+    st.sampled_from(["allow", "deny"]).map(
+        lambda action: Heard(
+            IntentionsWatch("web"), [{"SourceName": "*", "DestinationName": "web", "Action": action}]
+        )
+    ),
+    st.tuples(st.sampled_from([API, EndpointsWatch("api"), MeshWatch()]), JSON).map(lambda pair: Heard(*pair)),
+)
+
+
+def replay(updates: list[Any]) -> Snapshot:
+    snapshot = sidecar("web", AUTHORITY, upstreams={"api": 9191}).snapshot
+    for update in updates:
+        snapshot = apply(snapshot, update)
+    return snapshot
+
+
+@settings(max_examples=60)
+@given(st.lists(UPDATES, max_size=6))
+def test_whatever_is_heard_what_is_kept_was_asked_for_and_compiles(updates: list[Any]) -> None:
+    snapshot = replay(updates)
+    assert set(snapshot.heard) <= wanted(snapshot)
+    table, _ = compile_table(snapshot)
+    for outbound in table.outbounds.values():
+        for route in outbound.routes:
+            assert all(leg.clusters for leg in route.legs)
+    assert compile_table(snapshot)[0] == table
+
+
+@settings(max_examples=60)
+@given(st.lists(UPDATES, max_size=6))
+def test_hearing_the_last_answer_again_changes_nothing(updates: list[Any]) -> None:
+    snapshot = replay(updates)
+    if updates:
+        assert apply(snapshot, updates[-1]) == apply(apply(snapshot, updates[-1]), updates[-1])

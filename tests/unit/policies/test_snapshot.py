@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.certificates import Authority
+from harness.meshes import chain, ingress, instance, intention, sidecar, split_chain, upstream
+from policies.intentions import Action
+from policies.snapshot import (
+    ChainWatch,
+    DefaultActionWatch,
+    EndpointsWatch,
+    GatewayServicesWatch,
+    Heard,
+    IngressWatch,
+    IntentionsWatch,
+    LeafUpdate,
+    MeshWatch,
+    RegistrationWatch,
+    Role,
+    RootsWatch,
+    Snapshot,
+    apply,
+    missing,
+    name_of,
+    waiting,
+    wanted,
+)
+
+
+def test_a_new_proxy_asks_for_roots_mesh_and_its_registration() -> None:
+    empty = Snapshot(Role.SIDECAR, "web-sidecar-proxy")
+    assert wanted(empty) == {RootsWatch(), MeshWatch(), RegistrationWatch("web-sidecar-proxy")}
+    assert set(missing(empty)) == {"CA roots", "leaf certificate", "mesh entry", "registration web-sidecar-proxy"}
+
+
+def test_the_registration_tells_what_else_to_watch(authority: Authority) -> None:
+    member = sidecar("web", authority, upstreams={"api": 9191})
+    asked = wanted(member.snapshot)
+    assert {IntentionsWatch("web"), DefaultActionWatch("web"), ChainWatch("api", "api")} <= asked
+
+
+def test_a_chain_tells_which_instances_to_watch(authority: Authority) -> None:
+    member = sidecar("web", authority, upstreams={"api": 9191})
+    member.hear(ChainWatch("api", "api"), split_chain("api", {"v1": 50, "v2": 50}))
+    assert EndpointsWatch("api") in wanted(member.snapshot)
+
+
+def test_a_target_elsewhere_is_asked_for_there(authority: Authority) -> None:
+    member = sidecar("web", authority, upstreams={"api": 9191})
+    answer = chain("api")
+    next(iter(answer["Targets"].values()))["Datacenter"] = "dc2"
+    member.hear(ChainWatch("api", "api"), answer)
+    assert EndpointsWatch("api", "dc2") in wanted(member.snapshot)
+
+
+def test_a_gateway_watches_its_entry_and_the_chains_of_what_it_exposes(authority: Authority) -> None:
+    member = ingress("edge", authority, [{"Port": 8080, "Protocol": "http", "Services": [{"Name": "web"}]}])
+    asked = wanted(member.snapshot)
+    assert {IngressWatch("edge"), GatewayServicesWatch("edge"), ChainWatch("web", "web")} <= asked
+    assert not any(isinstance(watch, IntentionsWatch) for watch in asked)
+
+
+def test_nothing_is_missing_once_everything_needed_was_heard(authority: Authority) -> None:
+    member = sidecar("web", authority, upstreams={"api": 9191})
+    assert missing(member.snapshot) == ()
+    assert [name_of(watch) for watch in waiting(member.snapshot)] == ["discovery chain of api"]
+    upstream(member, "api", [1])
+    assert waiting(member.snapshot) == ()
+
+
+def test_an_empty_answer_is_a_heard_one(authority: Authority) -> None:
+    member = sidecar("web", authority, upstreams={"api": 9191})
+    upstream(member, "api", [])
+    assert member.snapshot.instances(EndpointsWatch("api")) == ()
+
+
+def test_an_equal_answer_gives_the_very_same_snapshot(authority: Authority) -> None:
+    member = upstream(sidecar("web", authority, upstreams={"api": 9191}), "api", [1])
+    again = apply(member.snapshot, Heard(EndpointsWatch("api"), [instance("api", 1)]))
+    assert again is member.snapshot
+    assert member.snapshot.leaf is not None
+    assert apply(member.snapshot, LeafUpdate(member.snapshot.leaf)) is member.snapshot
+
+
+@pytest.mark.parametrize(
+    ("watch", "garbage"),
+    [
+        (RootsWatch(), {}),
+        (RootsWatch(), "text"),
+        (RegistrationWatch("web-sidecar-proxy"), {"Kind": ""}),
+        (ChainWatch("api", "api"), {"StartNode": "nowhere"}),
+        (EndpointsWatch("api"), [{"Service": {"Port": "many"}}]),
+    ],
+)
+def test_an_answer_that_cannot_be_understood_leaves_the_last_good_one(
+    authority: Authority, watch: Any, garbage: Any
+) -> None:
+    member = upstream(sidecar("web", authority, upstreams={"api": 9191}), "api", [1])
+    before = member.snapshot.heard
+    after = apply(member.snapshot, Heard(watch, garbage))
+    assert after.heard == before
+    assert after.problems[watch][0].fix == "the last good answer stays"
+    assert apply(after, Heard(watch, garbage)) is after
+
+
+def test_a_good_answer_ends_the_problem(authority: Authority) -> None:
+    member = upstream(sidecar("web", authority, upstreams={"api": 9191}), "api", [1])
+    broken = apply(member.snapshot, Heard(ChainWatch("api", "api"), {}))
+    assert apply(broken, Heard(ChainWatch("api", "api"), chain("api"))).problems == {}
+
+
+def test_what_is_no_longer_asked_for_is_forgotten(authority: Authority) -> None:
+    member = upstream(sidecar("web", authority, upstreams={"api": 9191}), "api", [1])
+    without: dict[str, Any] = {**member.answers[RegistrationWatch("web-sidecar-proxy")]}
+    without["Proxy"] = {**without["Proxy"], "Upstreams": []}
+    after = apply(member.snapshot, Heard(RegistrationWatch("web-sidecar-proxy"), without))
+    assert after.chain(ChainWatch("api", "api")) is None
+    assert after.instances(EndpointsWatch("api")) is None
+
+
+def test_a_leaf_update_takes_the_place_of_the_old_leaf(authority: Authority) -> None:
+    member = sidecar("web", authority)
+    first = member.snapshot.leaf
+    member.renew()
+    assert member.snapshot.leaf is not None
+    assert member.snapshot.leaf != first
+
+
+def test_the_agents_default_is_heard_as_an_action(authority: Authority) -> None:
+    assert sidecar("web", authority, default_allow=True).snapshot.default_action is Action.ALLOW
+    assert sidecar("web", authority).snapshot.default_action is Action.DENY
+
+
+def test_before_the_registration_nothing_that_depends_on_it_is_known() -> None:
+    empty = Snapshot(Role.INGRESS, "edge")
+    assert empty.intentions is None
+    assert empty.default_action is None
+    assert empty.ingress is None
+    assert empty.gateway_services is None
+
+
+def test_replaying_the_same_updates_gives_the_same_snapshot(authority: Authority) -> None:
+    rows = [intention("web", "api", "allow"), intention("*", "api", "deny")]
+    one = sidecar("api", authority, intentions=rows)
+    other = sidecar("api", authority, intentions=rows[::-1])
+    assert one.snapshot.heard == other.snapshot.heard
+
+
+def test_every_watch_has_words() -> None:
+    watches = (
+        RootsWatch(),
+        RegistrationWatch("p"),
+        IntentionsWatch("s"),
+        DefaultActionWatch("s"),
+        MeshWatch(),
+        ChainWatch("u", "s"),
+        EndpointsWatch("s"),
+        EndpointsWatch("s", "dc2"),
+        IngressWatch("g"),
+        GatewayServicesWatch("g"),
+    )
+    assert [name_of(watch) for watch in watches] == [
+        "CA roots",
+        "registration p",
+        "intentions of s",
+        "default action for s",
+        "mesh entry",
+        "discovery chain of u",
+        "instances of s",
+        "instances of s in dc2",
+        "ingress-gateway entry g",
+        "services of gateway g",
+    ]
