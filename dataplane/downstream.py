@@ -161,11 +161,8 @@ class Downstream(asyncio.Protocol):
             self._skip(data)
 
     def eof_received(self) -> bool:
-        """The caller is done sending. What it asked for is still answered, unless the connection is a tunnel."""
-        if self._state is not State.ANSWERING:
-            return False
-        self._close_after = True
-        return True
+        """The caller left: nobody waits for an answer. Envoy and Go read an end of input the same way."""
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller is gone: nobody waits for an answer."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -11,7 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from dataplane.tls import build_contexts
 from policies.identity import Leaf, Roots, SpiffeId
+from policies.mesh import TlsLimits
 
 TRUST_DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
 HOUR = timedelta(hours=1)
@@ -117,6 +121,24 @@ class Authority:
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
         return builder.sign(self.key, hashes.SHA256())
+
+
+def client_context(authority: Authority, service: str) -> ssl.SSLContext:
+    """Return the context of a mesh client with a good leaf."""
+    return build_contexts(authority.leaf(service), authority.roots(), TlsLimits(), TlsLimits()).client
+
+
+def bad_client_context(authority: Authority, service: str, mistakes: Mistakes) -> ssl.SSLContext:
+    """Return the context of a client whose leaf has mistakes that a sidecar would never load."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    leaf = authority.leaf(service, mistakes)
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(leaf.chain_pem + leaf.key_pem.decode())
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context
 
 
 def _usage(*, signs: bool) -> x509.KeyUsage:

@@ -1,0 +1,110 @@
+"""A proxy's data plane in this process, fed by a mesh without Consul."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+from dataplane.live import Live
+from dataplane.metrics import Metrics
+from dataplane.serve import Dataplane
+from harness.certificates import Authority
+from harness.meshes import Json, Member, sidecar, upstream
+from harness.servers import free_ports
+from policies.compiler import compile_table
+
+
+@dataclass(slots=True)
+class Half:
+    """A running data plane. `follow` puts what its member has heard in force."""
+
+    member: Member
+    live: Live
+    metrics: Metrics
+    dataplane: Dataplane
+
+    def follow(self, drain_seconds: float = 0.2) -> None:
+        """Compile and swap, as the process does."""
+        snapshot = self.member.snapshot
+        previous = self.live.current.table if self.live.current is not None else None
+        table, _ = compile_table(snapshot, previous)
+        assert snapshot.leaf is not None
+        assert snapshot.roots is not None
+        assert snapshot.mesh is not None
+        generation = self.live.swap(table, snapshot.leaf, snapshot.roots, snapshot.mesh)
+        failures = self.dataplane.follow(generation, drain_seconds)
+        assert not failures, failures
+
+    def port(self, purpose: str) -> int:
+        """Return the port of the first listener of a purpose: inbound, upstream, ingress."""
+        return next(one.address[1] for key, one in self.dataplane.listeners.items() if key.purpose == purpose)
+
+    def reasons(self) -> dict[str, int]:
+        """Return how often each local answer was given, over all listeners."""
+        found: dict[str, int] = {}
+        for counts in self.metrics.http.values():
+            for reason, count in counts.reasons.items():
+                found[reason] = found.get(reason, 0) + count
+        return found
+
+    def refused(self) -> dict[str, int]:
+        """Return how often connections were refused before a byte, by reason."""
+        found: dict[str, int] = {}
+        for counts in self.metrics.listeners.values():
+            for reason, count in counts.refused.items():
+                found[reason] = found.get(reason, 0) + count
+        return found
+
+
+@contextlib.asynccontextmanager
+async def half(member: Member) -> AsyncIterator[Half]:
+    """Run the data plane of a member until the end of the block."""
+    live, metrics = Live(), Metrics()
+    running = Half(member, live, metrics, Dataplane(live, metrics))
+    try:
+        running.follow()
+        yield running
+    finally:
+        await running.dataplane.drain(0.05)
+
+
+@dataclass(slots=True)
+class Pair:
+    """A caller's sidecar (`web`) and the sidecar that it calls (`api`), in front of an app."""
+
+    web: Half
+    api: Half
+
+    @property
+    def port(self) -> int:
+        """Return where web's app calls api."""
+        return self.web.port("upstream")
+
+
+ALLOW_ALL: Json = {"SourceName": "*", "DestinationName": "api", "Precedence": 8, "Action": "allow"}
+
+
+@contextlib.asynccontextmanager
+async def pair(
+    authority: Authority,
+    app_port: int,
+    *,
+    protocol: str = "http",
+    chain: Json | None = None,
+    intentions: Iterable[Json] = (ALLOW_ALL,),
+    config: Json | None = None,
+) -> AsyncIterator[Pair]:
+    """Run both sidecars. `chain` is what Consul says of the upstream, `config` api's proxy settings."""
+    api = sidecar("api", authority, local_port=app_port, protocol=protocol, intentions=intentions, config=config)
+    async with half(api) as called:
+        (port,) = free_ports(1)
+        web = sidecar("web", authority, upstreams={"api": port})
+        answer = chain
+        if answer is None and protocol != "http":
+            from harness.meshes import chain as plain_chain  # noqa: PLC0415 - the name is taken here
+
+            answer = plain_chain("api", protocol)
+        upstream(web, "api", [called.port("inbound")], answer)
+        async with half(web) as caller:
+            yield Pair(caller, called)
