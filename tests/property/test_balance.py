@@ -25,7 +25,5 @@ def test_whatever_comes_an_endpoint_of_the_set_is_picked(
 def test_one_round_gives_every_endpoint_its_weight(endpoints: tuple[Endpoint, ...]) -> None:
     balancer = build(endpoints, LoadBalancer())
     total = sum(endpoint.weight for endpoint in endpoints)
-    turns = Counter(
-        balancer.pick(Question(turn, lambda: 0.0, lambda _: 0)).instance_id for turn in range(total)
-    )
+    turns = Counter(balancer.pick(Question(turn, lambda: 0.0, lambda _: 0)).instance_id for turn in range(total))
     assert turns == {endpoint.instance_id: endpoint.weight for endpoint in endpoints}

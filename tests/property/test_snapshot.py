@@ -27,9 +27,7 @@ UPDATES = st.one_of(
         lambda count: Heard(EndpointsWatch("api"), [instance("api", 1 + number, number) for number in range(count)])
     ),
     st.sampled_from(["allow", "deny"]).map(
-        lambda action: Heard(
-            IntentionsWatch("web"), [{"SourceName": "*", "DestinationName": "web", "Action": action}]
-        )
+        lambda action: Heard(IntentionsWatch("web"), [{"SourceName": "*", "DestinationName": "web", "Action": action}])
     ),
     st.tuples(st.sampled_from([API, EndpointsWatch("api"), MeshWatch()]), JSON).map(lambda pair: Heard(*pair)),
 )

@@ -6,18 +6,24 @@ import asyncio
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve
 
 from harness.certificates import TRUST_DOMAIN, Authority, client_context
 from harness.halves import pair
 from harness.meshes import intention
 from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire, raw, raw_and_close, say
+from policies.snapshot import IntentionsWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 
 
 async def test_a_request_reaches_the_app_and_its_answer_comes_back(authority: Authority) -> None:
-    async with App(say(b"hello", lines=b"X-App: 1\r\nServer: mine\r\n")).running() as app, pair(authority, app.port) as p:
+    async with (
+        App(say(b"hello", lines=b"X-App: 1\r\nServer: mine\r\n")).running() as app,
+        pair(authority, app.port) as p,
+    ):
         async with await Wire.open(p.port) as wire:
             answer = await wire.ask(b"GET /path?q=1 HTTP/1.1\r\nHost: api\r\nX-Mine: yes\r\nAccept: a, b\r\n\r\n")
     assert (answer.status, answer.body, answer.get("x-app"), answer.get("server")) == (200, b"hello", "1", "mine")
@@ -51,7 +57,9 @@ async def test_a_body_of_known_length_is_passed_on(authority: Authority) -> None
 async def test_chunks_and_trailers_go_both_ways(authority: Authority) -> None:
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nX-Sum: 5\r\n\r\n"
     async with App(raw(answer)).running() as app, pair(authority, app.port) as p, await Wire.open(p.port) as wire:
-        request = b"POST / HTTP/1.1\r\nHost: api\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\nX-End: yes\r\n\r\n"
+        request = (
+            b"POST / HTTP/1.1\r\nHost: api\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\nX-End: yes\r\n\r\n"
+        )
         got = await wire.ask(request, "POST")
     assert (got.body, got.trailers) == (b"abcde", [("x-sum", "5")])
     assert (app.requests[0].body, app.requests[0].trailers) == (b"abcd", [("x-end", "yes")])
@@ -143,10 +151,14 @@ async def test_a_denied_request_never_reaches_the_app(authority: Authority) -> N
     async with App().running() as app, pair(authority, app.port, intentions=rows) as p, await Wire.open(p.port) as wire:
         denied = await wire.ask(b"GET /closed HTTP/1.1\r\nHost: api\r\n\r\n")
         assert (denied.status, denied.body, denied.get("x-lictor-reason")) == (
-            403, b"RBAC: access denied", "denied_by_intention",
+            403,
+            b"RBAC: access denied",
+            "denied_by_intention",
         )
         assert (await wire.ask(b"GET /open HTTP/1.1\r\nHost: api\r\n\r\n")).status == 200
-        assert (await wire.ask(b"POST /open HTTP/1.1\r\nHost: api\r\nContent-Length: 2\r\n\r\nab", "POST")).status == 403
+        assert (
+            await wire.ask(b"POST /open HTTP/1.1\r\nHost: api\r\nContent-Length: 2\r\n\r\nab", "POST")
+        ).status == 403
         assert (await wire.ask(b"GET /open/../closed HTTP/1.1\r\nHost: api\r\n\r\n")).status == 403
         assert (await wire.ask(b"GET /x/../open HTTP/1.1\r\nHost: api\r\n\r\n")).status == 200
     assert [request.target for request in app.requests] == ["/open", "/open"]
@@ -156,14 +168,13 @@ async def test_a_denied_grpc_call_is_told_in_grpcs_words(authority: Authority) -
     async with App().running() as app, pair(authority, app.port, intentions=[intention("*", "api", "deny")]) as p:
         async with await Wire.open(p.port) as wire:
             denied = await wire.ask(
-                b"POST /s/m HTTP/1.1\r\nHost: api\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n", "POST"
+                b"POST /s/m HTTP/1.1\r\nHost: api\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n",
+                "POST",
             )
     assert (denied.status, denied.get("grpc-status"), denied.get("grpc-message")) == (200, "7", "RBAC: access denied")
 
 
 async def test_a_change_of_intentions_holds_for_the_next_request_of_an_old_connection(authority: Authority) -> None:
-    from policies.snapshot import IntentionsWatch
-
     async with App().running() as app, pair(authority, app.port) as p, await Wire.open(p.port) as wire:
         assert (await wire.ask(GET)).status == 200
         p.api.member.hear(IntentionsWatch("api"), [intention("web", "api", "deny")])
@@ -394,9 +405,6 @@ async def test_a_client_may_not_send_ahead_without_end(authority: Authority) -> 
 
 
 async def test_a_websocket_goes_through(authority: Authority) -> None:
-    from websockets.asyncio.client import connect
-    from websockets.asyncio.server import serve
-
     async def echo(socket: Any) -> None:
         async for message in socket:
             await socket.send(message)

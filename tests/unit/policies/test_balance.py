@@ -113,6 +113,6 @@ def test_hash_policies_are_combined_in_order_and_a_terminal_one_ends_the_list() 
 
 
 def test_hashes_are_the_same_on_every_machine() -> None:
-    assert stable_hash("10.0.0.1:80") == 0x10baba142dbc806b
+    assert stable_hash("10.0.0.1:80") == 0x10BABA142DBC806B
     assert key(THREE[0]) == "10.0.0.1:80"
     assert len({stable_hash(f"{a}{b}") for a, b in itertools.product("abcd", repeat=2)}) == 16

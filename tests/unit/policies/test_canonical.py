@@ -16,7 +16,9 @@ def web(authority: Authority, *, reverse: bool = False) -> str:
         intention("edge", "web", permissions=[{"Action": "allow", "HTTP": {"PathPrefix": "/", "Methods": ["GET"]}}]),
         intention("*", "web", "deny"),
     ]
-    member = sidecar("web", authority, port=21000, local_port=8080, upstreams={"api": 9191, "db": 9192}, intentions=rows)
+    member = sidecar(
+        "web", authority, port=21000, local_port=8080, upstreams={"api": 9191, "db": 9192}, intentions=rows
+    )
     member.hear(ChainWatch("api", "api"), split_chain("api", {"v1": 80, "v2": 20}))
     found = [
         instance("api", 22000, 1, Meta={"version": "v1"}),
@@ -28,9 +30,7 @@ def web(authority: Authority, *, reverse: bool = False) -> str:
     return table_text(member.table()) + "\n"
 
 
-def test_the_table_of_a_sidecar_reads_as_it_should(
-    authority: Authority, golden: Callable[[str, str], None]
-) -> None:
+def test_the_table_of_a_sidecar_reads_as_it_should(authority: Authority, golden: Callable[[str, str], None]) -> None:
     golden("web-sidecar.json", web(authority))
 
 

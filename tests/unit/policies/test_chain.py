@@ -106,7 +106,9 @@ def test_a_resolver_keeps_failover_timeouts_and_balancing() -> None:
         (chain("api", Targets={TARGET: {**target_row("api"), "Peer": "far"}}), "cluster peering is not supported"),
         (chain("api", Targets={TARGET: target_row("api", "v1", "Service.Nothing == 1")}), "no such field"),
         (
-            with_node(f"resolver:{TARGET}", {"Type": "resolver", "Resolver": {"Target": TARGET, "ConnectTimeout": "soon"}}),
+            with_node(
+                f"resolver:{TARGET}", {"Type": "resolver", "Resolver": {"Target": TARGET, "ConnectTimeout": "soon"}}
+            ),
             "not a duration",
         ),
     ],

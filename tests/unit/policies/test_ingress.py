@@ -44,7 +44,9 @@ def test_tls_is_the_entrys_or_the_listeners() -> None:
 
 
 def test_a_wildcard_stands_for_the_rows_of_its_port() -> None:
-    listener = parse_ingress({"Listeners": [{"Port": 8080, "Protocol": "http", "Services": [{"Name": "*"}]}]}).listeners[0]
+    listener = parse_ingress(
+        {"Listeners": [{"Port": 8080, "Protocol": "http", "Services": [{"Name": "*"}]}]}
+    ).listeners[0]
     assert [service.name for service in exposed(listener, ROWS)] == ["api", "web"]
 
 

@@ -27,7 +27,9 @@ def permission(action: str, **http: Any) -> dict[str, Any]:
     return {"Action": action, "HTTP": http}
 
 
-def ask(rows: Intentions, source: str, path: str = "/", method: str = "GET", default: Action = DENY) -> tuple[bool, str]:
+def ask(
+    rows: Intentions, source: str, path: str = "/", method: str = "GET", default: Action = DENY
+) -> tuple[bool, str]:
     policy = rows.for_source(source, default)
     decision = policy.constant or policy.request(method, path, NoHeaders())
     return decision.allowed, decision.because
@@ -139,19 +141,29 @@ def test_an_unknown_action_denies() -> None:
 
 def test_a_row_without_a_precedence_gets_consuls() -> None:
     rows = intentions(
-        *({"SourceName": source, "DestinationName": destination, "Action": "allow"}
-          for source in ("web", "*") for destination in ("api", "*"))
+        *(
+            {"SourceName": source, "DestinationName": destination, "Action": "allow"}
+            for source in ("web", "*")
+            for destination in ("api", "*")
+        )
     )
     assert [(row.source, row.destination, row.precedence) for row in rows.rows] == [
-        ("web", "api", 9), ("*", "api", 8), ("web", "*", 6), ("*", "*", 5),
+        ("web", "api", 9),
+        ("*", "api", 8),
+        ("web", "*", 6),
+        ("*", "*", 5),
     ]
 
 
 def test_a_permission_reads_as_a_sentence() -> None:
     rows = intentions(
-        intention("web", "api", permissions=[
-            permission("allow", PathExact="/a", Header=[{"Name": "x", "Exact": "1", "Invert": True}]),
-            permission("deny"),
-        ])
+        intention(
+            "web",
+            "api",
+            permissions=[
+                permission("allow", PathExact="/a", Header=[{"Name": "x", "Exact": "1", "Invert": True}]),
+                permission("deny"),
+            ],
+        )
     )
     assert [str(item) for item in rows.rows[0].permissions] == ["allow exact /a not header x", "deny"]

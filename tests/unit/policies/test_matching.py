@@ -79,9 +79,7 @@ def test_headers_are_tested_line_by_line(row: dict[str, object], lines: list[str
 
 
 def test_every_header_must_hold() -> None:
-    test = RequestTest(
-        None, frozenset(), (ValueMatch("a", "exact", "1"), ValueMatch("b", "exact", "2"))
-    )
+    test = RequestTest(None, frozenset(), (ValueMatch("a", "exact", "1"), ValueMatch("b", "exact", "2")))
     assert test("GET", "/", Lines(a=["1"], b=["2"]))
     assert not test("GET", "/", Lines(a=["1"]))
 

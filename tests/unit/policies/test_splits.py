@@ -13,9 +13,7 @@ class Arm:
     weight: float
 
 
-@pytest.mark.parametrize(
-    ("draw", "name"), [(0.0, "a"), (0.79999, "a"), (0.8, "b"), (0.99999, "b")]
-)
+@pytest.mark.parametrize(("draw", "name"), [(0.0, "a"), (0.79999, "a"), (0.8, "b"), (0.99999, "b")])
 def test_a_draw_falls_on_the_arm_whose_share_holds_it(draw: float, name: str) -> None:
     chosen = pick([Arm("a", 80), Arm("b", 20)], draw)
     assert chosen is not None

@@ -1,0 +1,122 @@
+"""Timeouts and limits. The clock is moved by hand: what it says is an attribute."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dataplane import downstream, pool
+from harness.certificates import Authority
+from harness.halves import Half, pair
+from harness.meshes import chain
+from harness.servers import eventually
+from harness.wire import App, Message, Side, Wire
+
+GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
+
+
+def later(half: Half, seconds: float) -> None:
+    """Let every deadline within the next `seconds` pass."""
+    for listener in half.dataplane.listeners.values():
+        for connection in tuple(listener.connections):
+            if (
+                isinstance(connection, downstream.Downstream)
+                and connection.deadline <= half.dataplane.clock.now + seconds
+            ):
+                connection.expire()
+
+
+async def test_a_head_that_does_not_end_is_a_408(authority: Authority) -> None:
+    async with App().running() as app, pair(authority, app.port) as p, await Wire.open(p.port) as wire:
+        await wire.send(b"GET / HTTP/1.1\r\nHost:")
+        counts = p.web.metrics.for_listener("upstream:api")
+        await eventually(lambda: counts.accepted)
+        await asyncio.sleep(0.05)
+        later(p.web, downstream.HEAD_SECONDS)
+        answer = await wire.answer()
+        assert (answer.status, answer.get("x-lictor-reason")) == (408, "head_timeout")
+        assert await wire.rest() == b""
+
+
+async def test_dripping_bytes_do_not_put_off_the_end(authority: Authority) -> None:
+    async with App().running() as app, pair(authority, app.port) as p, await Wire.open(p.port) as wire:
+        await wire.send(b"GET / HTTP/1.1\r\n")
+        await eventually(lambda: _deadlines(p.web))
+        first = _deadlines(p.web)
+        for byte in b"Host: a":
+            await wire.send(bytes([byte]))
+            await asyncio.sleep(0.01)
+        assert _deadlines(p.web) == first
+
+
+def _deadlines(half: Half) -> list[float]:
+    limit = half.dataplane.clock.now + downstream.HEAD_SECONDS + 1
+    found = [
+        connection.deadline
+        for listener in half.dataplane.listeners.values()
+        for connection in listener.connections
+        if isinstance(connection, downstream.Downstream)
+    ]
+    return [deadline for deadline in found if deadline < limit]
+
+
+async def test_an_idle_connection_is_closed(authority: Authority) -> None:
+    async with App().running() as app, pair(authority, app.port) as p, await Wire.open(p.port) as wire:
+        assert (await wire.ask(GET)).status == 200
+        later(p.web, downstream.IDLE_SECONDS + 1)
+        assert await wire.rest() == b""
+
+
+async def test_an_idle_upstream_connection_is_closed_and_replaced(authority: Authority) -> None:
+    async with App().running() as app, pair(authority, app.port) as p, await Wire.open(p.port) as wire:
+        assert (await wire.ask(GET)).status == 200
+        (idle,) = [one for made in p.web.dataplane.pools._pools.values() for one in made.idle]
+        assert idle.deadline <= p.web.dataplane.clock.now + pool.IDLE_SECONDS
+        idle.expire()
+        await eventually(lambda: p.api.metrics.for_listener("inbound").closed == 1)
+        assert (await wire.ask(GET)).status == 200
+
+
+async def test_a_routes_request_timeout_is_a_504_of_the_caller(authority: Authority) -> None:
+    async def never(side: Side, message: Message) -> bytes:
+        await asyncio.sleep(30)
+        return b""
+
+    answer = chain("api")
+    resolver = answer["Nodes"]["resolver:api.default.default.dc1"]["Resolver"]
+    resolver["RequestTimeout"] = "300ms"
+    async with App(never).running() as app, pair(authority, app.port, chain=answer) as p:
+        async with await Wire.open(p.port) as wire:
+            got = await wire.ask(GET)
+            assert (got.status, got.body) == (504, b"upstream request timeout")
+            assert p.web.reasons() == {"request_timeout": 1}
+
+
+async def test_a_timeout_in_the_middle_of_an_answer_cuts_it(authority: Authority) -> None:
+    async def half_an_answer(side: Side, message: Message) -> bytes:
+        await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+        await asyncio.sleep(30)
+        return b""
+
+    async with App(half_an_answer).running() as app:
+        config = {"local_request_timeout_ms": 300}
+        async with pair(authority, app.port, config=config) as p, await Wire.open(p.port) as wire:
+            await wire.send(GET)
+            assert (await wire.rest()).endswith(b"\r\n\r\nhalf")
+            assert p.api.reasons() == {"cut_answer": 1}
+
+
+async def test_connections_beyond_the_limit_wait_until_one_ends(authority: Authority) -> None:
+    config = {"max_inbound_connections": 1}
+    from harness.certificates import client_context
+
+    context = client_context(authority, "web")
+    async with App().running() as app, pair(authority, app.port, config=config) as p:
+        first = await Wire.open(p.api.port("inbound"), context)
+        assert (await first.ask(GET)).status == 200
+        opening = asyncio.create_task(Wire.open(p.api.port("inbound"), context))
+        done, _ = await asyncio.wait([opening], timeout=0.3)
+        assert not done
+        await first.close()
+        second = await opening
+        assert (await second.ask(GET)).status == 200
+        await second.close()
