@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import asyncio
+
+from dataplane.clock import NEVER, TICK, Clock
+
+
+class Item:
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.expired = 0
+
+    def expire(self) -> None:
+        self.expired += 1
+        self.deadline = NEVER
+
+
+async def test_those_past_their_deadline_are_told_once() -> None:
+    clock = Clock(asyncio.get_running_loop())
+    due, later, gone = Item(clock.now), Item(clock.now + 1000), Item(clock.now)
+    for item in (due, later, gone):
+        clock.add(item)
+    clock.discard(gone)
+    clock.start()
+    clock._tick()
+    clock.stop()
+    assert (due.expired, later.expired, gone.expired) == (1, 0, 0)
+    clock.stop()
+
+
+async def test_time_goes_on_at_every_tick() -> None:
+    clock = Clock(asyncio.get_running_loop())
+    before = clock.now
+    await asyncio.sleep(0.01)
+    clock._tick()
+    clock.stop()
+    assert clock.now > before
+    assert clock.date.endswith(b" GMT")
+    assert TICK < 1
