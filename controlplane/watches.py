@@ -22,7 +22,7 @@ import structlog
 from tenacity import RetryCallState, wait_random_exponential
 
 from controlplane.catalog import Answer
-from policies.errors import CatalogError, CatalogForbidden, CatalogNotFound
+from policies.errors import CatalogError, CatalogForbidden, CatalogNotFound, CatalogUnreachable
 from policies.identity import Leaf
 from policies.snapshot import (
     DefaultActionWatch,
@@ -42,6 +42,7 @@ log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = 25.0  # of a blocking query; a cancelled one holds its connection at the agent for the rest of it
 POLL_SECONDS = 5.0  # of what cannot block
+SHAKEN_SECONDS = 30.0  # after the agent was away: its checks begin as critical and run once an interval
 MISSING_REGISTRATION_SECONDS = 0.5  # between looks for our own registration
 BURST = 5
 READS_PER_SECOND = 5.0
@@ -91,6 +92,7 @@ class Follower:
         self._publish = publish
         self._wait = wait
         self._tasks: dict[Watch, asyncio.Task[None]] = {}
+        self._shaken_until = 0.0  # the loop's time
 
     async def run(self, leaves: Callable[[Snapshot], AsyncIterator[Leaf] | None]) -> None:
         """Follow until cancelled. `leaves` gives the stream of leaves as soon as the snapshot tells who we are."""
@@ -132,7 +134,7 @@ class Follower:
         while True:
             await bucket.take()
             try:
-                answer = await self._source.read(watch, cursor, self._wait)
+                answer = await self._source.read(watch, cursor, self._patience(watch))
             except CatalogError as error:
                 cursor = ""
                 await asyncio.sleep(self._failed(watch, status, error))
@@ -140,15 +142,25 @@ class Follower:
             self._succeeded(watch, status)
             cursor = _next_cursor(status, cursor, answer.cursor)
             if not self._is_suspicious(watch, answer):
-                self.take(Heard(watch, answer.data))
+                self.take(Heard(watch, answer.data, shaken=self._shaken_seconds() > 0))
             if isinstance(watch, DefaultActionWatch):
                 await asyncio.sleep(POLL_SECONDS * (0.5 + random.random() / 2))
             elif not cursor:
                 await asyncio.sleep(1.0)
 
+    def _shaken_seconds(self) -> float:
+        return self._shaken_until - asyncio.get_running_loop().time()
+
+    def _patience(self, watch: Watch) -> float:
+        """Return how long a read may block: what was heard of instances while shaken is heard again after it."""
+        left = self._shaken_seconds()
+        return min(self._wait, left + 0.5) if left > 0 and isinstance(watch, EndpointsWatch) else self._wait
+
     def _failed(self, watch: Watch, status: WatchStatus, error: CatalogError) -> float:
         """Note a failure; return the pause before the next try."""
         now = asyncio.get_running_loop().time()
+        if isinstance(error, CatalogUnreachable):
+            self._shaken_until = now + SHAKEN_SECONDS
         status.failures += 1
         status.error = str(error)
         if isinstance(watch, RegistrationWatch) and isinstance(error, CatalogNotFound):

@@ -82,6 +82,15 @@ def _bare(part: Mapping[str, Any], *more: str) -> dict[str, Any]:
     return {key: value for key, value in part.items() if key not in dropped}
 
 
+def steadied(now: Iterable[Instance], before: Iterable[Instance]) -> tuple[Instance, ...]:
+    """Return the instances of now, each that was healthy before and is critical now as it was before.
+
+    For the time after an agent's restart: it begins every check as critical and runs it when its interval is over.
+    """
+    healthy = {(one.node, one.id): one for one in before if not one.critical}
+    return tuple(healthy.get((one.node, one.id), one) if one.critical else one for one in now)
+
+
 def healthy_endpoints(
     instances: Iterable[Instance], *, subset: Filter | None, only_passing: bool, local_datacenter: str
 ) -> tuple[Endpoint, ...]:

@@ -22,7 +22,7 @@ from policies.ingress import (
     parse_gateway_services,
     parse_ingress,
 )
-from policies.instances import Instance, parse_instances
+from policies.instances import Instance, parse_instances, steadied
 from policies.intentions import Action, Intentions, parse_intentions
 from policies.mesh import Mesh, parse_mesh
 from policies.proxies import Registration, parse_registration
@@ -132,11 +132,13 @@ class Heard:
 
     For RegistrationWatch the service object, ChainWatch the `Chain` object, EndpointsWatch the list of rows,
     IntentionsWatch the list of rows of the service, RootsWatch the object, MeshWatch and IngressWatch the entry or
-    None, GatewayServicesWatch the list, DefaultActionWatch the bool `Authorized`.
+    None, GatewayServicesWatch the list, DefaultActionWatch the bool `Authorized`. `shaken`: the agent has just come
+    back and its checks have not run yet, so that an instance which became critical keeps the health that it had.
     """
 
     watch: Watch
     answer: Any
+    shaken: bool = False
 
 
 Update = LeafUpdate | Heard
@@ -228,13 +230,15 @@ def apply(snapshot: Snapshot, update: Update) -> Snapshot:
     match update:
         case LeafUpdate(leaf):
             return snapshot if leaf == snapshot.leaf else replace(snapshot, leaf=leaf)
-        case Heard(watch, answer):
-            return _hear(snapshot, watch, answer)
+        case Heard(watch, answer, shaken):
+            return _hear(snapshot, watch, answer, shaken=shaken)
 
 
-def _hear(snapshot: Snapshot, watch: Watch, raw: object) -> Snapshot:
+def _hear(snapshot: Snapshot, watch: Watch, raw: object, *, shaken: bool) -> Snapshot:
     try:
         answer, problems = _parse(watch, raw)
+        if shaken and isinstance(watch, EndpointsWatch):
+            answer = steadied(parse_instances(items(raw)), snapshot.instances(watch) or ())
     except (MeshError, TypeError, ValueError, KeyError, AttributeError) as error:
         return _with_problems(snapshot, watch, (Problem(name_of(watch), str(error), "the last good answer stays"),))
     heard = snapshot.heard

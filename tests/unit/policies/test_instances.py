@@ -6,7 +6,7 @@ import pytest
 
 from harness.meshes import instance
 from policies.filters import parse_filter
-from policies.instances import healthy_endpoints, parse_instances
+from policies.instances import healthy_endpoints, parse_instances, steadied
 
 
 def ports(rows: list[dict[str, Any]], *, subset: str = "", only_passing: bool = False) -> list[int]:
@@ -93,6 +93,18 @@ def test_an_instance_of_another_datacenter_is_dialled_at_its_wan_address() -> No
     row["Node"]["Datacenter"] = "dc2"
     endpoint = healthy_endpoints(parse_instances([row]), subset=None, only_passing=False, local_datacenter="dc1")[0]
     assert (endpoint.address, endpoint.port) == ("198.51.100.7", 443)
+
+
+def test_health_that_got_worse_is_not_believed_while_the_agents_checks_have_not_run() -> None:
+    before = parse_instances([instance("api", 1, 1), instance("api", 2, 2, "critical"), instance("api", 3, 3)])
+    now = parse_instances([instance("api", 1, 1, "critical"), instance("api", 2, 2, "critical"), instance("api", 4, 4)])
+    found = steadied(now, before)
+    assert [(one.id, one.critical) for one in found] == [
+        ("api-1-sidecar-proxy", False),
+        ("api-2-sidecar-proxy", True),
+        ("api-4-sidecar-proxy", False),
+    ]
+    assert steadied(now, ()) == now
 
 
 def test_what_changes_without_meaning_is_not_kept() -> None:

@@ -105,6 +105,16 @@ def test_an_answer_that_cannot_be_understood_leaves_the_last_good_one(
     assert apply(after, Heard(watch, garbage)) is after
 
 
+def test_a_shaken_answer_keeps_the_health_that_was_heard_before(authority: Authority) -> None:
+    member = upstream(sidecar("web", authority, upstreams={"api": 9191}), "api", [1])
+    watch, worse = EndpointsWatch("api"), [instance("api", 1, status="critical")]
+    shaken = apply(member.snapshot, Heard(watch, worse, shaken=True))
+    assert shaken is member.snapshot
+    (after,) = apply(shaken, Heard(watch, worse)).instances(watch) or ()
+    assert after.critical
+    assert apply(shaken, Heard(MeshWatch(), None, shaken=True)) is shaken
+
+
 def test_a_good_answer_ends_the_problem(authority: Authority) -> None:
     member = upstream(sidecar("web", authority, upstreams={"api": 9191}), "api", [1])
     broken = apply(member.snapshot, Heard(ChainWatch("api", "api"), {}))

@@ -1,0 +1,71 @@
+"""A steady stream of requests whose every failure is kept, to be run beside whatever is being done to the mesh."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from harness.wire import Wire
+
+
+@dataclass(slots=True)
+class Load:
+    """What the stream has met. `answers` counts bodies' first lines; `failures` says what went wrong, in words."""
+
+    port: int
+    request: bytes
+    rate: float
+    connections: int
+    answers: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[int] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def sent(self) -> int:
+        return self.statuses.total() + len(self.failures)
+
+    async def _one(self, offset: float) -> None:
+        pause = self.connections / self.rate
+        loop = asyncio.get_running_loop()
+        due = loop.time() + offset
+        wire: Wire | None = None
+        try:
+            while True:
+                await asyncio.sleep(max(0.0, due - loop.time()))
+                due += pause
+                try:
+                    wire = wire or await Wire.open(self.port)
+                    answer = await wire.ask(self.request)
+                except (OSError, EOFError, ConnectionError, TimeoutError) as error:
+                    self.failures.append(repr(error))
+                    if wire is not None:
+                        await wire.close()
+                        wire = None
+                    continue
+                self.statuses[answer.status] += 1
+                self.answers[answer.body.decode("latin-1").partition("\n")[0]] += 1
+                if answer.status != 200:
+                    self.failures.append(f"{answer.status} {answer.body!r}")
+                if answer.get("connection") == "close":
+                    await wire.close()
+                    wire = None
+        finally:
+            if wire is not None:
+                wire.writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def load(port: int, host: str, *, rate: float = 200, connections: int = 8, path: str = "/") -> AsyncIterator[Load]:
+    """Send requests at a rate (a second) over some connections until the end of the block."""
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    running = Load(port, request, rate, connections)
+    tasks = [asyncio.create_task(running._one(number / rate)) for number in range(connections)]
+    try:
+        yield running
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

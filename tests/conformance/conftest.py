@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.world import World, world
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_left(nothing_left_behind: None) -> None:
+    del nothing_left_behind
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[World]:
+    """The demo's mesh on a Consul with ACLs and a Vault, prepared by the operator's scripts."""
+    with world() as running:
+        yield running
