@@ -23,7 +23,7 @@ class Compose:
     project: str
     environment: Mapping[str, str]
 
-    def __call__(self, *words: str, check: bool = True) -> str:
+    def __call__(self, *words: str, check: bool = True, stdin: str = "") -> str:
         program = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
         done = subprocess.run(
             [*program, "-p", self.project, *words],
@@ -33,6 +33,7 @@ class Compose:
             cwd=REPOSITORY,
             env=self.environment,
             timeout=HEALTHY_SECONDS + 60,
+            input=stdin,
         )
         if check and done.returncode:
             message = f"compose {' '.join(words)}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
@@ -74,9 +75,9 @@ class Compose:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.environment['GATEWAY_PORT']}/"
 
-    def consul(self, command: str) -> str:
-        script = f"CONSUL_HTTP_TOKEN=$(cat /tokens/operator) {command}"
-        return self("run", "--rm", "-T", "--no-deps", "--entrypoint", "sh", "consul-init", "-euc", script)
+    def consul(self, *words: str, stdin: str = "") -> str:
+        """Run the stock command line as the operator."""
+        return self("run", "--rm", "-T", "operator", *words, stdin=stdin)
 
 
 def inspect(ids: list[str]) -> list[Any]:

@@ -71,8 +71,9 @@ class Section:
         if required and not self.has(key):
             self.note(key, "is missing", f"add `{key}: 8080`")
             return default
+        told = len(self.problems)
         number = self.number(key, default)
-        if self.has(key) and not 1 <= number <= MAX_PORT:
+        if len(self.problems) == told and self.has(key) and not 1 <= number <= MAX_PORT:
             self.note(key, f"{number} is not a port", "give a number from 1 to 65535")
             return default
         return number
@@ -150,14 +151,18 @@ class Section:
         found = self._find(key)
         if found is None or _value(found) is None:
             return ()
-        elements = found.value if isinstance(found, yaml.SequenceNode) else None
-        if elements is None or not all(isinstance(element, yaml.MappingNode) for element in elements):
+        if not isinstance(found, yaml.SequenceNode):
             self.note(key, "expected a list of mappings")
             return ()
-        return tuple(
-            Section(self.file, f"{self._field(key)}[{position}]", element, self.problems)
-            for position, element in enumerate(elements)
-        )
+        sections = []
+        for position, element in enumerate(found.value):
+            where = f"{self._field(key)}[{position}]"
+            if isinstance(element, yaml.MappingNode):
+                sections.append(Section(self.file, where, element, self.problems))
+            else:
+                line = element.start_mark.line + 1
+                self.problems.append(Problem(f"{self.file}:{line}: {where}", "expected a mapping"))
+        return tuple(sections)
 
     def note(self, key: str, message: str, fix: str = "") -> None:
         """Keep a problem of this key."""

@@ -23,14 +23,16 @@ def test_the_mesh_is_healthy_and_answers_through_two_pairs(compose: Compose) -> 
 def test_the_split_is_80_20_and_follows_consul_config_write(compose: Compose) -> None:
     found = counted(compose.url, API, 1000)
     assert 0.75 < found["200 api v1"] / 1000 < 0.85
-    compose.consul(f"consul config write - <<'END'\n{EVEN}\nEND")
+    compose.consul("config", "write", "-", stdin=EVEN)
     eventually(lambda: 0.4 < counted(compose.url, API, 300)["200 api v2"] / 300 < 0.6, 3)
 
 
 def test_an_intention_denies_and_allows(compose: Compose) -> None:
-    compose.consul("consul intention delete edge web && consul intention create -deny edge web")
+    compose.consul("intention", "delete", "edge", "web")
+    compose.consul("intention", "create", "-deny", "edge", "web")
     eventually(lambda: curl(compose.url, WEB) == ["403 RBAC: access denied"], 3)
-    compose.consul("consul intention delete edge web && consul intention create -allow edge web")
+    compose.consul("intention", "delete", "edge", "web")
+    compose.consul("intention", "create", "-allow", "edge", "web")
     eventually(lambda: curl(compose.url, WEB)[0].startswith("200"), 3)
 
 

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config import read_gateway
+from policies.errors import ConfigError
+from policies.snapshot import Role
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "edge.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_a_gateway_is_read(tmp_path: Path) -> None:
+    file = written(tmp_path, "gateway: {service: edge, id: edge-1, address: '192.0.2.10:8443'}\nissuer: consul\n")
+    settings = read_gateway(file, {})
+    (definition,) = settings.definitions
+    assert settings.role is Role.INGRESS
+    assert (definition["Kind"], definition["ID"], definition["Name"]) == ("ingress-gateway", "edge-1", "edge")
+    assert (definition["Address"], definition["Port"]) == ("192.0.2.10", 8443)
+    assert definition["Checks"][0]["Status"] == "passing"
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    file = written(tmp_path, "gateway: {kind: mesh, service: a/b, address: nowhere, adress: x}\nissuer: pope\n")
+    with pytest.raises(ConfigError) as caught:
+        read_gateway(file, {})
+    told = "\n".join(str(problem) for problem in caught.value.problems)
+    for word in ("'mesh' is not one of ingress", "a/b", "adress", "'pope' is not one of vault, consul"):
+        assert word in told
+
+
+def test_an_address_that_is_none_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'nowhere' is not host:port"):
+        read_gateway(written(tmp_path, "gateway: {service: edge, address: nowhere}\n"), {})
+
+
+def test_an_address_that_nobody_can_dial_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be dialled"):
+        read_gateway(written(tmp_path, "gateway: {service: edge, address: '0.0.0.0:8443'}\n"), {})

@@ -1,0 +1,90 @@
+"""The tree keeps its promises: no Python beside the configuration, tests beside the code, nothing of one machine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PACKAGES = ("policies", "dataplane", "controlplane", "sidecar", "gateway", "lictor")
+# Judged through real sockets or real servers instead of by a file of their own.
+ELSEWHERE = {
+    "policies/table.py": "policies/test_compiler.py",
+    "dataplane/downstream.py": "shell/test_http.py",
+    "dataplane/upstream.py": "shell/test_http.py",
+    "dataplane/pool.py": "shell/test_balancing.py",
+    "dataplane/inbound.py": "shell/test_http.py",
+    "dataplane/tcp.py": "shell/test_tcp.py",
+    "dataplane/tls_transport.py": "shell/test_tls.py",
+    "controlplane/catalog.py": "conformance/test_catalog.py",
+    "controlplane/watches.py": "conformance/test_follower.py",
+    "controlplane/issuer/vault.py": "conformance/test_vault_issuer.py",
+    "controlplane/issuer/login.py": "conformance/test_vault_issuer.py",
+    "controlplane/issuer/consul.py": "conformance/test_consul_issuer.py",
+    "sidecar/process.py": "conformance/test_failures.py",
+    "sidecar/admin.py": "conformance/test_drop_in.py",
+    "sidecar/logs.py": "conformance/test_failures.py",
+    "sidecar/settings.py": "unit/sidecar/test_config.py",
+    "lictor/flags.py": "unit/lictor/test_cli.py",
+}
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    return [ROOT / line for line in listed.splitlines() if (ROOT / line).is_file()]
+
+
+def test_the_folders_of_consul_and_vault_hold_no_python() -> None:
+    """A package named `consul` here would shadow python-consul2."""
+    assert [file for folder in ("consul", "vault") for file in (ROOT / folder).rglob("*.py")] == []
+    import consul.base
+
+    assert "site-packages" in str(consul.base.__file__)
+
+
+def modules() -> list[str]:
+    found = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    return sorted(str(file.relative_to(ROOT)) for file in found if not file.name.startswith("__"))
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_module_has_its_tests(module: str) -> None:
+    tests = ROOT / "tests"
+    own = tests / "unit" / Path(module).parent / f"test_{Path(module).name}"
+    elsewhere = ELSEWHERE.get(module, "")
+    assert own.is_file() or (tests / elsewhere).is_file() or (tests / "unit" / elsewhere).is_file()
+
+
+@pytest.mark.parametrize("module", modules())
+def test_no_module_has_outgrown_its_reader(module: str) -> None:
+    assert len((ROOT / module).read_text().splitlines()) <= 600
+
+
+def test_nothing_tells_of_one_machine_or_of_a_registry() -> None:
+    forbidden = re.compile(r"(?<!\w)/(?:work|root)/|/home/[a-z]|pypi\.org|files\.pythonhosted|registry\.npmjs|proxy\.golang")
+    found = [
+        f"{file.relative_to(ROOT)}: {line.strip()[:80]}"
+        for file in tracked()
+        if file.name != Path(__file__).name and file.suffix not in {".sum", ".png"}
+        for line in file.read_text(errors="replace").splitlines()
+        if forbidden.search(line)
+    ]
+    assert found == []
+
+
+def test_every_requirement_is_pinned_by_hash() -> None:
+    for name in ("constraints.txt", "requirements.txt"):
+        text = (ROOT / name).read_text()
+        pinned = re.findall(r"^[a-z0-9._-]+(?:\[[a-z,]+\])?==", text, re.MULTILINE | re.IGNORECASE)
+        assert len(pinned) > 10
+        assert text.count("--hash=sha256:") >= len(pinned)
+        assert "index-url" not in text
+
+
+def test_the_version_is_told_once() -> None:
+    import lictor
+
+    assert f"## {lictor.__version__}" in (ROOT / "CHANGELOG.md").read_text()
