@@ -15,6 +15,12 @@ Splits = [{ Weight = 50, ServiceSubset = "v1" }, { Weight = 50, ServiceSubset = 
 """
 
 
+def serves(compose: Compose) -> None:
+    (answer,) = curl(compose.url, WEB)
+    logs = "" if answer.startswith("200") else compose("logs", "--tail=40", "edge", "web-sidecar", "consul")
+    assert answer.startswith("200"), f"{answer}\n{logs}"
+
+
 def test_the_mesh_is_healthy_and_answers_through_two_pairs(compose: Compose) -> None:
     (answer,) = curl(compose.url, WEB)
     assert answer.startswith("200 web v1 -> api: api v")
@@ -81,11 +87,12 @@ def test_the_bootstrap_may_run_twice(compose: Compose) -> None:
 
 def test_a_restart_of_consul_and_of_vault_is_lived_through(compose: Compose) -> None:
     compose("restart", "-t", "2", "consul")
-    assert curl(compose.url, WEB)[0].startswith("200")
+    serves(compose)
     compose("restart", "-t", "2", "vault")
+    serves(compose)
     compose("up", "-d", "--no-build", "vault-init")  # unseals
     compose.wait_healthy()
-    assert curl(compose.url, WEB)[0].startswith("200")
+    serves(compose)
 
 
 def test_down_leaves_nothing(compose: Compose) -> None:

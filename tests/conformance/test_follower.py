@@ -1,0 +1,225 @@
+"""Following a scripted source: what a healthy agent does not do, without waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from controlplane import watches
+from controlplane.catalog import Answer
+from controlplane.watches import Follower
+from harness.certificates import TRUST_DOMAIN, Authority, spiffe
+from harness.meshes import chain, instance
+from harness.servers import eventually
+from policies.errors import CatalogFault, CatalogForbidden, CatalogNotFound, CatalogUnreachable
+from policies.identity import Leaf
+from policies.snapshot import (
+    ChainWatch,
+    EndpointsWatch,
+    IntentionsWatch,
+    RegistrationWatch,
+    Role,
+    RootsWatch,
+    Snapshot,
+    Watch,
+    missing,
+)
+
+REGISTRATION = RegistrationWatch("web-proxy")
+API, ROWS = ChainWatch("api", "api"), EndpointsWatch("api")
+
+
+class Script:
+    """Answers reads from a table; a read with the cursor of the present answer blocks until it changes."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.reads: list[tuple[Watch, str]] = []
+        self._index = 10
+        self._changed = asyncio.Event()
+        self.answers: dict[type, Any] = {
+            RootsWatch: {"TrustDomain": TRUST_DOMAIN, "Roots": [{"RootCert": authority.pem}]},
+            RegistrationWatch: {
+                "Kind": "connect-proxy",
+                "ID": "web-proxy",
+                "Datacenter": "dc1",
+                "Proxy": {
+                    "DestinationServiceName": "web",
+                    "LocalServicePort": 1,
+                    "Upstreams": [{"DestinationName": "api", "LocalBindPort": 9191}],
+                },
+            },
+            ChainWatch: chain("api"),
+            EndpointsWatch: [instance("api", 1)],
+            IntentionsWatch: [],
+        }
+        self.filtered = False
+
+    def change(self, kind: type, answer: Any, index: int | None = None) -> None:
+        self.answers[kind] = answer
+        self._index = self._index + 1 if index is None else index
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def read(self, watch: Watch, cursor: str, wait: float) -> Answer:
+        self.reads.append((watch, cursor))
+        if cursor == str(self._index):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+        answer = self.answers.get(type(watch))
+        if isinstance(answer, Exception):
+            await asyncio.sleep(0)
+            raise answer
+        return Answer(answer, str(self._index), self.filtered)
+
+
+@contextlib.asynccontextmanager
+async def following(script: Script, authority: Authority) -> AsyncIterator[Follower]:
+    async def leaves() -> AsyncIterator[Leaf]:
+        yield authority.leaf("web")
+        await asyncio.Event().wait()
+
+    published: list[Snapshot] = []
+    follower = Follower(script, Snapshot(Role.SIDECAR, "web-proxy"), published.append, wait=0.3)
+    task = asyncio.create_task(follower.run(lambda snapshot: leaves() if snapshot.registration else None))
+    try:
+        yield follower
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def settled(follower: Follower) -> None:
+    await eventually(lambda: not missing(follower.snapshot) and follower.snapshot.instances(ROWS) is not None)
+
+
+async def test_one_answer_leads_to_the_next_watch_until_nothing_is_missing(authority: Authority) -> None:
+    async with following(Script(authority), authority) as follower:
+        await settled(follower)
+    assert follower.snapshot.leaf is not None
+    assert follower.snapshot.leaf.spiffe_id == spiffe("web")
+
+
+async def test_an_index_that_goes_back_starts_over_and_is_counted(authority: Authority) -> None:
+    script = Script(authority)
+    async with following(script, authority) as follower:
+        await settled(follower)
+        script.change(EndpointsWatch, [instance("api", 1), instance("api", 2, 2)], index=3)
+        await eventually(lambda: len(follower.snapshot.instances(ROWS) or ()) == 2)
+        await eventually(lambda: follower.status.watches[ROWS].resets == 1)
+        assert (ROWS, "") in script.reads[5:]
+
+
+async def test_an_index_of_zero_is_never_asked_with(authority: Authority) -> None:
+    script = Script(authority)
+    script._index = 0
+    async with following(script, authority) as follower:
+        await settled(follower)
+    assert not [cursor for _, cursor in script.reads if cursor == "0"]
+
+
+@pytest.mark.parametrize("error", [CatalogFault("GET /x", "No cluster leader"), CatalogUnreachable("GET /x", "refused")])
+async def test_a_failure_keeps_the_last_good_answer_and_is_told_once_each_way(
+    authority: Authority, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "_pause", lambda _: 0.01)
+    script = Script(authority)
+    async with following(script, authority) as follower:
+        await settled(follower)
+        with capture_logs() as logs:
+            script.change(EndpointsWatch, error)
+            await eventually(lambda: follower.status.watches[ROWS].failures > 5)
+            assert ROWS in follower.status.failing()
+            assert len(follower.snapshot.instances(ROWS) or ()) == 1
+            script.change(EndpointsWatch, [instance("api", 1), instance("api", 2, 2)])
+            await eventually(lambda: len(follower.snapshot.instances(ROWS) or ()) == 2)
+    told = [entry["event"] for entry in logs if entry.get("watch") == "instances of api"]
+    assert told == ["watch_failing", "watch_recovered"]
+    assert follower.status.watches[ROWS].failures == 0
+
+
+async def test_a_forbidden_watch_names_the_token_as_the_likely_cause(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "_pause", lambda _: 0.01)
+    script = Script(authority)
+    script.answers[IntentionsWatch] = CatalogForbidden("GET /x", "Permission denied")
+    with capture_logs() as logs:
+        async with following(script, authority) as follower:
+            await eventually(lambda: follower.status.failing())
+    assert "token" in logs[0]["hint"]
+
+
+async def test_an_empty_answer_through_acls_is_not_taken_for_an_outage(authority: Authority) -> None:
+    script = Script(authority)
+    async with following(script, authority) as follower:
+        await settled(follower)
+        with capture_logs() as logs:
+            script.filtered = True
+            script.change(EndpointsWatch, [])
+            await eventually(lambda: any(entry["event"] == "instances_hidden" for entry in logs))
+        assert len(follower.snapshot.instances(ROWS) or ()) == 1
+        script.filtered = False
+        script.change(EndpointsWatch, [])
+        await eventually(lambda: follower.snapshot.instances(ROWS) == ())
+
+
+async def test_after_the_agent_was_away_its_fresh_checks_are_not_believed_at_once(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "_pause", lambda _: 0.01)
+    monkeypatch.setattr(watches, "SHAKEN_SECONDS", 0.6)
+    script = Script(authority)
+    async with following(script, authority) as follower:
+        await settled(follower)
+        script.change(EndpointsWatch, CatalogUnreachable("GET /x", "refused"))
+        await eventually(lambda: follower.status.failing())
+        script.change(EndpointsWatch, [instance("api", 1, status="critical")])
+        await eventually(lambda: not follower.status.failing())
+        assert [one.critical for one in follower.snapshot.instances(ROWS) or ()] == [False]
+        await eventually(lambda: [one.critical for one in follower.snapshot.instances(ROWS) or ()] == [True], 3)
+
+
+async def test_a_registration_that_is_forgotten_is_noticed(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "MISSING_REGISTRATION_SECONDS", 0.01)
+    script = Script(authority)
+    script.answers[RegistrationWatch], kept = CatalogNotFound("GET /x", "none"), script.answers[RegistrationWatch]
+    async with following(script, authority) as follower:
+        await eventually(lambda: len(script.reads) > 5)
+        assert not follower.status.registration_missing.is_set(), "it was never there"
+        script.change(RegistrationWatch, kept)
+        await settled(follower)
+        script.change(RegistrationWatch, CatalogNotFound("GET /x", "none"))
+        async with asyncio.timeout(2):
+            await follower.status.registration_missing.wait()
+        assert follower.snapshot.registration is not None
+
+
+async def test_what_is_no_longer_wanted_is_no_longer_read(authority: Authority) -> None:
+    script = Script(authority)
+    async with following(script, authority) as follower:
+        await settled(follower)
+        without = {**script.answers[RegistrationWatch]}
+        without["Proxy"] = {**without["Proxy"], "Upstreams": []}
+        script.change(RegistrationWatch, without)
+        await eventually(lambda: API not in follower.status.watches and ROWS not in follower.status.watches)
+
+
+async def test_a_busy_table_is_read_no_faster_than_its_bucket_fills(authority: Authority) -> None:
+    script = Script(authority)
+    async with following(script, authority) as follower:
+        await settled(follower)
+        before = len([1 for watch, _ in script.reads if watch == ROWS])
+        deadline = asyncio.get_running_loop().time() + 1.0
+        while asyncio.get_running_loop().time() < deadline:
+            script.change(EndpointsWatch, [instance("api", 1)])
+            await asyncio.sleep(0.001)
+        reads = len([1 for watch, _ in script.reads if watch == ROWS]) - before
+    assert reads <= watches.BURST + watches.READS_PER_SECOND * 1.0 + 3

@@ -1,0 +1,394 @@
+"""Leaves from a real server with Vault's API, prepared by vault/bootstrap.sh: the role, every login, every refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import time
+import urllib.error
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.x509.oid import NameOID
+from structlog.testing import capture_logs
+
+from controlplane.issuer.settings import LoginSettings, VaultSettings
+from controlplane.issuer.vault import VaultIssuer
+from harness.certificates import spiffe
+from harness.servers import VaultServer, eventually, http_json
+from harness.world import run_script
+from policies.identity import Leaf, SpiffeId
+
+TRUST_DOMAIN = spiffe("web").trust_domain
+
+
+@dataclass
+class Prepared:
+    """A server with the mesh's mounts, role and AppRoles."""
+
+    vault: VaultServer
+    folder: Path
+
+    def approle(self, service: str, *, wrap: str = "60s") -> LoginSettings:
+        folder = self.folder / f"{service}-{time.monotonic_ns()}"
+        run_script(["vault/issue-secret-id.sh", service, str(folder)], {**self.vault.environment, "WRAP_TTL": wrap})
+        return LoginSettings(role_id_file=str(folder / "role-id"), secret_id_file=str(folder / "wrapped-secret-id"))
+
+    def settings(self, login: LoginSettings, **more: Any) -> VaultSettings:
+        return VaultSettings(self.vault.address, login=login, **more)
+
+    def token_of(self, service: str) -> str:
+        """Return a client token as a sidecar of this service has it."""
+        login = self.approle(service)
+        role_id = Path(login.role_id_file).read_text()
+        unwrapped = self.vault.api("sys/wrapping/unwrap", "PUT", token=Path(login.secret_id_file).read_text().strip())
+        body = {"role_id": role_id, "secret_id": unwrapped["data"]["secret_id"]}
+        return str(self.vault.api("auth/approle/login", "PUT", body, token="")["auth"]["client_token"])
+
+
+@pytest.fixture(scope="module")
+def prepared(vault: VaultServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    folder = tmp_path_factory.mktemp("vault")
+    run_script(["vault/bootstrap.sh", "ca", str(folder)], vault.environment)
+    root = {"common_name": "Mesh root", "key_type": "ec", "key_bits": 256, "ttl": "8760h"}
+    vault.api("connect_root/root/generate/internal", "PUT", root)
+    environment = {**vault.environment, "LEAF_TTL": "1h"}
+    for _ in range(2):  # safe to run twice
+        run_script(["vault/bootstrap.sh", "mesh", TRUST_DOMAIN, "dc1", "web db"], environment)
+    yield Prepared(vault, folder)
+
+
+@contextlib.asynccontextmanager
+async def issuing(settings: VaultSettings) -> AsyncIterator[VaultIssuer]:
+    issuer = VaultIssuer(settings)
+    try:
+        yield issuer
+    finally:
+        await issuer.close()
+
+
+async def first(issuer: VaultIssuer, spiffe_id: SpiffeId | None = None, seconds: float = 10) -> Leaf:
+    stream = issuer.leaves(spiffe_id or spiffe("web"))
+    try:
+        async with asyncio.timeout(seconds):
+            return await anext(stream)
+    finally:
+        await stream.aclose()
+
+
+# --- logging in ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_wrapped_secret_id_becomes_a_leaf(prepared: Prepared) -> None:
+    async with issuing(prepared.settings(prepared.approle("web"))) as issuer:
+        leaf = await first(issuer)
+    assert leaf.spiffe_id == spiffe("web")
+    assert timedelta(minutes=55) < leaf.not_after - datetime.now(UTC) < timedelta(minutes=61)
+    chain = x509.load_pem_x509_certificates(leaf.chain_pem.encode())
+    assert len(chain) == 2, "leaf and intermediate, no root"
+    chain[0].verify_directly_issued_by(chain[1])
+    assert b"PRIVATE KEY" in leaf.key_pem
+
+
+async def test_a_plain_secret_id_will_do(prepared: Prepared) -> None:
+    login = prepared.approle("web")
+    unwrapped = prepared.vault.api("sys/wrapping/unwrap", "PUT", token=Path(login.secret_id_file).read_text().strip())
+    Path(login.secret_id_file).write_text(unwrapped["data"]["secret_id"])
+    async with issuing(prepared.settings(replace(login, wrapped=False))) as issuer:
+        assert (await first(issuer)).spiffe_id == spiffe("web")
+
+
+async def test_a_token_will_do_and_is_read_from_its_file(prepared: Prepared, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(prepared.token_of("web") + "\n")
+    async with issuing(prepared.settings(LoginSettings("token", token_file=str(file)))) as issuer:
+        assert (await first(issuer)).spiffe_id == spiffe("web")
+
+
+def es256(key: ec.EllipticCurvePrivateKey, claims: dict[str, object]) -> str:
+    def encode(data: bytes) -> str:
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    head = encode(json.dumps({"alg": "ES256", "typ": "JWT"}).encode()) + "." + encode(json.dumps(claims).encode())
+    r, s = decode_dss_signature(key.sign(head.encode(), ec.ECDSA(hashes.SHA256())))
+    return f"{head}.{encode(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
+
+
+@pytest.fixture(scope="module")
+def jwt_key(prepared: Prepared) -> ec.EllipticCurvePrivateKey:
+    """A mount of the jwt method that trusts this key, and a role whose alias is the claim `sub`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    vault = prepared.vault
+    vault.api("sys/auth/jwt", "PUT", {"type": "jwt"})
+    vault.api("auth/jwt/config", "PUT", {"jwt_validation_pubkeys": [public.decode()]})
+    role = {
+        "role_type": "jwt",
+        "user_claim": "sub",
+        "bound_audiences": ["vault"],
+        "bound_subject": "web",
+        "token_policies": ["jwt-web"],
+    }
+    vault.api("auth/jwt/role/web", "PUT", role)
+    uri = str(spiffe("web"))
+    vault.api(
+        "pki_mesh/roles/jwt-web",
+        "PUT",
+        {
+            "allowed_uri_sans": [uri],
+            "require_cn": False,
+            "cn_validations": ["hostname"],
+            "use_csr_common_name": False,
+            "use_csr_sans": True,
+            "key_type": "ec",
+            "ttl": "1h",
+            "no_store": True,
+        },
+    )
+    policy = 'path "pki_mesh/sign/jwt-web" { capabilities = ["update"] }'
+    vault.api("sys/policies/acl/jwt-web", "PUT", {"policy": policy})
+    return key
+
+
+async def test_a_jwt_will_do(prepared: Prepared, jwt_key: ec.EllipticCurvePrivateKey, tmp_path: Path) -> None:
+    file = tmp_path / "jwt"
+    file.write_text(es256(jwt_key, {"sub": "web", "aud": "vault", "exp": int(time.time()) + 60}))
+    login = LoginSettings("jwt", role="web", jwt_file=str(file))
+    async with issuing(prepared.settings(login, role="jwt-web")) as issuer:
+        assert (await first(issuer)).spiffe_id == spiffe("web")
+
+
+async def test_kubernetes_login_sends_the_service_accounts_token(
+    prepared: Prepared, jwt_key: ec.EllipticCurvePrivateKey, tmp_path: Path
+) -> None:
+    """The same request shape as jwt, to its own mount: here the jwt method is mounted under that name."""
+    file = tmp_path / "service-account"
+    file.write_text(es256(jwt_key, {"sub": "web", "aud": "vault", "exp": int(time.time()) + 60}))
+    login = LoginSettings("kubernetes", mount="jwt", role="web", jwt_file=str(file))
+    async with issuing(prepared.settings(login, role="jwt-web")) as issuer:
+        assert (await first(issuer)).spiffe_id == spiffe("web")
+
+
+@pytest.mark.parametrize("claims", [{"sub": "db"}, {"aud": "other"}, {"exp": 1}])
+async def test_a_jwt_that_does_not_fit_is_refused(
+    prepared: Prepared, jwt_key: ec.EllipticCurvePrivateKey, tmp_path: Path, claims: dict[str, object]
+) -> None:
+    file = tmp_path / "jwt"
+    file.write_text(es256(jwt_key, {"sub": "web", "aud": "vault", "exp": int(time.time()) + 60, **claims}))
+    login = LoginSettings("jwt", role="web", jwt_file=str(file))
+    assert await refusal(prepared.settings(login, role="jwt-web"))
+
+
+async def refusal(settings: VaultSettings, spiffe_id: SpiffeId | None = None) -> str:
+    """Return what the issuer says when it gets no leaf."""
+    async with issuing(settings) as issuer:
+        waiting = asyncio.create_task(first(issuer, spiffe_id))
+        try:
+            await eventually(lambda: issuer.status.failures, 8)
+            assert not waiting.done()
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        return issuer.status.error
+
+
+async def test_a_wrapping_token_that_somebody_unwrapped_is_an_alarm(prepared: Prepared) -> None:
+    login = prepared.approle("web")
+    prepared.vault.api("sys/wrapping/unwrap", "PUT", token=Path(login.secret_id_file).read_text().strip())
+    with capture_logs() as logs:
+        told = await refusal(prepared.settings(login))
+    assert "somebody else may have unwrapped it" in told or "was refused before" in told
+    assert [entry["event"] for entry in logs].count("secret_id_intercepted") == 1
+
+
+async def test_a_wrapping_token_of_another_place_is_refused(prepared: Prepared) -> None:
+    login = prepared.approle("web")
+    made = _wrapped(prepared, "sys/wrapping/wrap", {"secret_id": "x"})
+    Path(login.secret_id_file).write_text(made)
+    with capture_logs() as logs:
+        await refusal(prepared.settings(login))
+    assert "was made at sys/wrapping/wrap" in str(logs)
+
+
+def _wrapped(prepared: Prepared, path: str, body: dict[str, str]) -> str:
+    headers = {"X-Vault-Token": prepared.vault.token, "X-Vault-Wrap-TTL": "60s"}
+    return str(http_json(f"{prepared.vault.address}/v1/{path}", "PUT", body, headers)["wrap_info"]["token"])
+
+
+async def test_refused_credentials_are_not_sent_again_until_their_file_changes(prepared: Prepared) -> None:
+    login = prepared.approle("web")
+    good = Path(login.secret_id_file).read_text()
+    Path(login.secret_id_file).write_text("hvs.nonsense")
+    async with issuing(prepared.settings(login)) as issuer:
+        waiting = asyncio.create_task(first(issuer, seconds=20))
+        await eventually(lambda: "was refused before" in issuer.status.error, 8)
+        Path(login.secret_id_file).write_text(good)
+        assert (await waiting).spiffe_id == spiffe("web")
+
+
+async def test_a_file_that_comes_late_is_waited_for(prepared: Prepared, tmp_path: Path) -> None:
+    login = prepared.approle("web")
+    late = tmp_path / "late"
+    async with issuing(prepared.settings(replace(login, secret_id_file=str(late)))) as issuer:
+        waiting = asyncio.create_task(first(issuer, seconds=20))
+        await eventually(lambda: "No such file" in issuer.status.error, 8)
+        late.write_text(Path(login.secret_id_file).read_text())
+        assert (await waiting).spiffe_id == spiffe("web")
+
+
+# --- what the role lets through --------------------------------------------------------------------------------------
+
+
+def request(
+    uris: Sequence[str] = (),
+    *,
+    common_name: str = "",
+    key: Any = None,
+    dns: Sequence[str] = (),
+    ca: bool = False,
+) -> str:
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
+    names += [x509.DNSName(name) for name in dns]
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else [])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
+    if ca:
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return builder.sign(key, algorithm).public_bytes(serialization.Encoding.PEM).decode()
+
+
+WEB, DB = str(spiffe("web")), str(spiffe("db"))
+HOSTILE = {
+    "another-service": {"csr": request([DB])},
+    "suffix": {"csr": request([f"{WEB}/x"])},
+    "query": {"csr": request([f"{WEB}?x"])},
+    "case": {"csr": request([WEB.replace("svc/web", "svc/WEB")])},
+    "another-trust-domain": {"csr": request([WEB.replace(TRUST_DOMAIN, "other.consul")])},
+    "another-datacenter": {"csr": request([WEB.replace("/dc/dc1/", "/dc/dc2/")])},
+    "a-gateway": {"csr": request([f"spiffe://{TRUST_DOMAIN}/gateway/mesh/dc/dc1"])},
+    "an-agent": {"csr": request([f"spiffe://{TRUST_DOMAIN}/agent/client/dc/dc1/id/n1"])},
+    "both-services": {"csr": request([WEB, DB])},
+    "a-name-beside": {"csr": request([WEB], dns=["web.example.com"])},
+    "a-common-name": {"csr": request([WEB]), "common_name": "db"},
+    "rsa": {"csr": request([WEB], key=rsa.generate_private_key(65537, 2048))},
+    "ed25519": {"csr": request([WEB], key=ed25519.Ed25519PrivateKey.generate())},
+    "own-end": {"csr": request([WEB]), "not_after": "2036-01-01T00:00:00Z"},
+    "no-request": {"csr": "nonsense"},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_request_for_more_than_ones_own_identity_is_refused(prepared: Prepared, name: str) -> None:
+    token = prepared.token_of("web")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        prepared.vault.api("pki_mesh/sign/mesh", "PUT", {"common_name": "", **HOSTILE[name]}, token=token)
+    assert caught.value.code in {400, 403}
+
+
+@pytest.mark.parametrize("path", ["pki_mesh/sign-verbatim", "pki_mesh/issue/mesh", "pki_mesh/root/sign-intermediate"])
+def test_a_sidecar_may_ask_for_nothing_but_its_signature(prepared: Prepared, path: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        prepared.vault.api(path, "PUT", {"csr": request([WEB])}, token=prepared.token_of("web"))
+    assert caught.value.code == 403
+
+
+def test_a_request_to_be_a_ca_is_signed_as_a_leaf(prepared: Prepared) -> None:
+    body = {"csr": request([WEB], ca=True), "common_name": ""}
+    data = prepared.vault.api("pki_mesh/sign/mesh", "PUT", body, token=prepared.token_of("web"))["data"]
+    certificate = x509.load_pem_x509_certificate(data["certificate"].encode())
+    assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca is False
+
+
+async def test_another_services_identity_is_refused_and_the_reason_told(prepared: Prepared) -> None:
+    told = await refusal(prepared.settings(prepared.approle("web")), spiffe("db"))
+    assert "Vault refuses the request" in told
+
+
+async def test_a_role_that_is_not_there_is_told(prepared: Prepared) -> None:
+    told = await refusal(prepared.settings(prepared.approle("web"), role="nothing"))
+    assert "Vault refuses" in told
+
+
+# --- renewal ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_next_leaf_comes_before_the_last_one_ends(prepared: Prepared) -> None:
+    async with issuing(prepared.settings(prepared.approle("web"), ttl="4s")) as issuer:
+        stream = issuer.leaves(spiffe("web"))
+        leaves = []
+        async with asyncio.timeout(60):
+            async for leaf in stream:
+                leaves.append(leaf)
+                if len(leaves) == 2:
+                    break
+        await stream.aclose()
+    assert leaves[0].serial != leaves[1].serial
+    assert leaves[0].key_pem != leaves[1].key_pem
+    assert datetime.now(UTC) < leaves[0].not_after
+
+
+async def test_a_token_with_a_short_life_is_renewed(prepared: Prepared, tmp_path: Path) -> None:
+    parent = prepared.token_of("web")
+    del parent
+    made = prepared.vault.api(
+        "auth/token/create", "PUT", {"policies": ["jwt-short"], "ttl": "4s", "period": "4s", "renewable": True}
+    )
+    policy = 'path "pki_mesh/sign/short" { capabilities = ["update"] }'
+    prepared.vault.api("sys/policies/acl/jwt-short", "PUT", {"policy": policy})
+    role = {"allowed_uri_sans": [WEB], "require_cn": False, "cn_validations": ["hostname"], "key_type": "ec", "ttl": "1h"}
+    prepared.vault.api("pki_mesh/roles/short", "PUT", {**role, "use_csr_sans": True, "use_csr_common_name": False})
+    file = tmp_path / "token"
+    file.write_text(made["auth"]["client_token"])
+    settings = prepared.settings(LoginSettings("token", token_file=str(file)), role="short", ttl="9s")
+    async with issuing(settings) as issuer:
+        stream = issuer.leaves(spiffe("web"))
+        count = 0
+        async with asyncio.timeout(90):
+            async for _ in stream:
+                count += 1
+                if count == 2:
+                    break
+        await stream.aclose()
+        assert issuer.status.failures == 0
+
+
+async def test_a_sealed_vault_is_waited_for_and_told_once(prepared: Prepared) -> None:
+    async with issuing(prepared.settings(prepared.approle("web"))) as issuer:
+        with capture_logs() as logs:
+            prepared.vault.seal()
+            try:
+                waiting = asyncio.create_task(first(issuer, seconds=40))
+                await eventually(lambda: issuer.status.failures >= 3, 20)
+            finally:
+                prepared.vault.unseal()
+            assert (await waiting).spiffe_id == spiffe("web")
+    events = [entry["event"] for entry in logs if entry["event"].startswith("issuer_")]
+    assert events == ["issuer_failing", "issuer_recovered"]
+
+
+async def test_no_secret_is_logged_or_shown(prepared: Prepared) -> None:
+    login = prepared.approle("web")
+    secret = Path(login.secret_id_file).read_text().strip()
+    with capture_logs() as logs:
+        async with issuing(prepared.settings(login)) as issuer:
+            await first(issuer)
+            shown = repr((issuer._token, issuer.status, issuer._settings, logs))
+            assert issuer._token is not None
+            assert issuer._token.value not in shown
+    assert secret not in shown
+    assert "PRIVATE" not in shown
