@@ -15,6 +15,7 @@ import httptools
 MAX_HEAD = 60 * 1024  # bytes, as Envoy
 MAX_FIELDS = 100
 END = b"\r\n\r\n"
+FORWARDED_PROTO = b"x-forwarded-proto: http\r\n"  # what the app spoke: told by the first proxy on the way
 
 _REQUEST_FIELDS = re.compile(
     rb"\r\n(?i:(host|connection|keep-alive|proxy-connection|transfer-encoding|content-length|te|upgrade|expect"
@@ -62,6 +63,7 @@ class RequestHead:
         "host",
         "lines",
         "method",
+        "proto",
         "strip",
         "target",
         "upgrade",
@@ -79,6 +81,7 @@ class RequestHead:
         self.upgrade = False
         self.expects = False
         self.forwarded = False  # any X-Forwarded-For, -Proto, -Host
+        self.proto = False  # X-Forwarded-Proto
         self.xfcc = False
         self.strip: frozenset[bytes] | None = None  # fields that must not be passed on
         self._fields: dict[str, list[str]] | None = None
@@ -133,7 +136,7 @@ def looks_wrong(partial: bytes) -> bool:
     return _BARE_LF.search(partial) is not None
 
 
-def parse_request(head: bytes) -> RequestHead:
+def parse_request(head: bytes) -> RequestHead:  # noqa: C901 - one branch a field: a table in the form of a match
     """Return the head in `head`, which ends with the empty line. Raise BadHead for what is not passed on."""
     first, _, lines = head.partition(b"\r\n")
     words = first.split(b" ")
@@ -155,7 +158,9 @@ def parse_request(head: bytes) -> RequestHead:
                 request.chunked = True
             case b"x-forwarded-client-cert":
                 request.xfcc = True
-            case b"x-forwarded-for" | b"x-forwarded-proto" | b"x-forwarded-host":
+            case b"x-forwarded-proto":
+                request.forwarded = request.proto = True
+            case b"x-forwarded-for" | b"x-forwarded-host":
                 request.forwarded = True
             case lowered:
                 _hop_by_hop(request, lowered, value)

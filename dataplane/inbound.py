@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dataplane.downstream import Downstream
 from dataplane.exchange import Decide, Reply
-from dataplane.heads import RequestHead, ResponseHead
+from dataplane.heads import FORWARDED_PROTO, RequestHead, ResponseHead
 from dataplane.live import Live
 from dataplane.pool import Pool, Pools
 from policies.errors import MeshError
@@ -50,7 +50,7 @@ class ToApp:
         """Return the head with the caller's certificate told to the app."""
         caller = downstream.memo
         assert isinstance(caller, Caller)  # noqa: S101 - `decide` has put it there
-        extra = caller.lines if head.forwarded else caller.lines + b"x-forwarded-proto: http\r\n"
+        extra = caller.lines if head.proto else caller.lines + FORWARDED_PROTO
         return head.render(extra, _XFCC if head.xfcc else frozenset())
 
     def response_lines(self, head: ResponseHead, downstream: Downstream) -> ResponseHead:

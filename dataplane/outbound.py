@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dataplane.downstream import Downstream
 from dataplane.exchange import Decide, Reply
-from dataplane.heads import RequestHead, ResponseHead, without
+from dataplane.heads import FORWARDED_PROTO, RequestHead, ResponseHead, without
 from dataplane.live import Live
 from dataplane.modifiers import compile_edits
 from dataplane.pool import ClusterPools, Pool, Pools
@@ -67,7 +67,7 @@ class ToEndpoint:
 
     def request(self, head: RequestHead, downstream: Downstream) -> bytes:
         """Return the head with this route's changes. What the app says about certificates is not believed."""
-        extra = b""
+        extra = b"" if head.proto else FORWARDED_PROTO
         if self._edge:
             head.lines = _without_forwarded(head)
             extra = _forwarded(head, downstream)

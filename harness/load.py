@@ -27,7 +27,7 @@ class Load:
     def sent(self) -> int:
         return self.statuses.total() + len(self.failures)
 
-    async def _one(self, offset: float) -> None:
+    async def keep_asking(self, offset: float) -> None:
         pause = self.connections / self.rate
         loop = asyncio.get_running_loop()
         due = loop.time() + offset
@@ -58,11 +58,13 @@ class Load:
 
 
 @contextlib.asynccontextmanager
-async def load(port: int, host: str, *, rate: float = 200, connections: int = 8, path: str = "/") -> AsyncIterator[Load]:
+async def load(
+    port: int, host: str, *, rate: float = 200, connections: int = 8, path: str = "/"
+) -> AsyncIterator[Load]:
     """Send requests at a rate (a second) over some connections until the end of the block."""
     request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
     running = Load(port, request, rate, connections)
-    tasks = [asyncio.create_task(running._one(number / rate)) for number in range(connections)]
+    tasks = [asyncio.create_task(running.keep_asking(number / rate)) for number in range(connections)]
     try:
         yield running
     finally:

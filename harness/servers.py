@@ -103,6 +103,7 @@ class Program:
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    admin_port: int = 0  # of a proxy
 
     @property
     def log(self) -> str:

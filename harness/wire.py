@@ -7,7 +7,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import h11
 
@@ -98,7 +98,7 @@ class Wire:
             async with asyncio.timeout(PATIENCE):
                 await self.writer.wait_closed()
 
-    async def __aenter__(self) -> Wire:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -58,9 +58,9 @@ def _sockets() -> set[str]:
     rows = [line.split() for table in tables if table.is_file() for line in table.read_text().splitlines()[1:]]
     tcp = {f"socket:[{row[9]}]" for row in rows}
     found = set()
-    for name in os.listdir("/proc/self/fd"):
+    for descriptor in Path("/proc/self/fd").iterdir():
         try:
-            target = os.readlink(f"/proc/self/fd/{name}")
+            target = str(descriptor.readlink())
         except OSError:
             continue
         if target in tcp:

@@ -69,7 +69,9 @@ async def test_our_decision_is_the_agents(server: ConsulServer, seed: int) -> No
 def test_the_table_is_not_trivial() -> None:
     kinds = {
         str(row.get("Action") or "http")
-        for seed, rows in itertools.chain.from_iterable(((seed, rows) for rows in sources(seed).values()) for seed in range(12))
+        for seed, rows in itertools.chain.from_iterable(
+            ((seed, rows) for rows in sources(seed).values()) for seed in range(12)
+        )
         for row in rows
     }
     assert kinds == {"allow", "deny", "http"}

@@ -228,7 +228,11 @@ async def test_an_https_agent_is_spoken_to_with_its_ca_and_our_certificate(
         }
         async with Catalog(ConsulSettings(f"https://127.0.0.1:{https}", **files)) as agent:
             assert (await agent.roots())["TrustDomain"]
-        for wrong in ({"ca_file": str(tmp_path / "other.pem")}, {"client_cert": "", "client_key": ""}, {"tls_server_name": "x"}):
+        for wrong in (
+            {"ca_file": str(tmp_path / "other.pem")},
+            {"client_cert": "", "client_key": ""},
+            {"tls_server_name": "x"},
+        ):
             async with Catalog(ConsulSettings(f"https://127.0.0.1:{https}", **{**files, **wrong})) as agent:
                 with pytest.raises(CatalogUnreachable):
                     await agent.roots()

@@ -109,7 +109,10 @@ async def test_a_denial_of_one_path_and_method_leaves_the_others(mesh: World, tm
         await command(mesh, "config", "write", str(file))
         await until(wire, secret, 403)
         assert await status(wire, secret.replace(b"GET /secret", b"GET /x/../secret")) == 403
-        assert await status(wire, secret.replace(b"GET", b"PUT").replace(b"\r\n\r\n", b"\r\nContent-Length: 0\r\n\r\n")) == 200
+        assert (
+            await status(wire, secret.replace(b"GET", b"PUT").replace(b"\r\n\r\n", b"\r\nContent-Length: 0\r\n\r\n"))
+            == 200
+        )
         assert await status(wire, API) == 200
 
 

@@ -123,7 +123,9 @@ async def test_an_index_of_zero_is_never_asked_with(authority: Authority) -> Non
     assert not [cursor for _, cursor in script.reads if cursor == "0"]
 
 
-@pytest.mark.parametrize("error", [CatalogFault("GET /x", "No cluster leader"), CatalogUnreachable("GET /x", "refused")])
+@pytest.mark.parametrize(
+    "error", [CatalogFault("GET /x", "No cluster leader"), CatalogUnreachable("GET /x", "refused")]
+)
 async def test_a_failure_keeps_the_last_good_answer_and_is_told_once_each_way(
     authority: Authority, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +153,7 @@ async def test_a_forbidden_watch_names_the_token_as_the_likely_cause(
     script.answers[IntentionsWatch] = CatalogForbidden("GET /x", "Permission denied")
     with capture_logs() as logs:
         async with following(script, authority) as follower:
-            await eventually(lambda: follower.status.failing())
+            await eventually(follower.status.failing)
     assert "token" in logs[0]["hint"]
 
 
@@ -178,7 +180,7 @@ async def test_after_the_agent_was_away_its_fresh_checks_are_not_believed_at_onc
     async with following(script, authority) as follower:
         await settled(follower)
         script.change(EndpointsWatch, CatalogUnreachable("GET /x", "refused"))
-        await eventually(lambda: follower.status.failing())
+        await eventually(follower.status.failing)
         script.change(EndpointsWatch, [instance("api", 1, status="critical")])
         await eventually(lambda: not follower.status.failing())
         assert [one.critical for one in follower.snapshot.instances(ROWS) or ()] == [False]

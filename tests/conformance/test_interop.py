@@ -102,7 +102,8 @@ REQUESTS: dict[str, bytes] = {
     "upgrade-other": get("/open", "Connection: Upgrade", "Upgrade: foo"),
     "http-1.0": b"GET /open HTTP/1.0\r\nHost: api\r\n\r\n",
     "two-lengths": get("/write", "Content-Length: 1", "Content-Length: 2", method="POST") + b"xy",
-    "length-and-chunked": get("/write", "Content-Length: 4", "Transfer-Encoding: chunked", method="POST") + b"0\r\n\r\n",
+    "length-and-chunked": get("/write", "Content-Length: 4", "Transfer-Encoding: chunked", method="POST")
+    + b"0\r\n\r\n",
     "gzip-coding": get("/write", "Transfer-Encoding: gzip", method="POST"),
     "lower-case-method": b"get /open HTTP/1.1\r\nHost: api\r\n\r\n",
     "no-host": b"GET /open HTTP/1.1\r\n\r\n",
@@ -218,7 +219,9 @@ async def test_a_split_and_a_change_of_intentions_work_through_every_pairing(
         await eventually(both, 20)
         found = await counted(400)
         assert 0.65 < found["v1"] / 400 < 0.85
-        server.write({"Kind": "service-intentions", "Name": "sp-api", "Sources": [{"Name": "sp-web", "Action": "deny"}]})
+        server.write(
+            {"Kind": "service-intentions", "Name": "sp-api", "Sources": [{"Name": "sp-web", "Action": "deny"}]}
+        )
 
         async def denied() -> bool:
             async with await Wire.open(port) as wire:
@@ -258,7 +261,9 @@ async def test_tcp_goes_through_in_both_directions(server: ConsulServer, proxies
                 assert data
                 received += len(data)
             await sending
-        server.write({"Kind": "service-intentions", "Name": "tc-api", "Sources": [{"Name": "tc-web", "Action": "deny"}]})
+        server.write(
+            {"Kind": "service-intentions", "Name": "tc-api", "Sources": [{"Name": "tc-web", "Action": "deny"}]}
+        )
 
         async def refused() -> bool:
             async with await Wire.open(port) as wire:

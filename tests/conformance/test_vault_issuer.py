@@ -128,9 +128,7 @@ def es256(key: ec.EllipticCurvePrivateKey, claims: dict[str, object]) -> str:
 def jwt_key(prepared: Prepared) -> ec.EllipticCurvePrivateKey:
     """A mount of the jwt method that trusts this key, and a role whose alias is the claim `sub`."""
     key = ec.generate_private_key(ec.SECP256R1())
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     vault = prepared.vault
     vault.api("sys/auth/jwt", "PUT", {"type": "jwt"})
     vault.api("auth/jwt/config", "PUT", {"jwt_validation_pubkeys": [public.decode()]})
@@ -350,7 +348,13 @@ async def test_a_token_with_a_short_life_is_renewed(prepared: Prepared, tmp_path
     )
     policy = 'path "pki_mesh/sign/short" { capabilities = ["update"] }'
     prepared.vault.api("sys/policies/acl/jwt-short", "PUT", {"policy": policy})
-    role = {"allowed_uri_sans": [WEB], "require_cn": False, "cn_validations": ["hostname"], "key_type": "ec", "ttl": "1h"}
+    role = {
+        "allowed_uri_sans": [WEB],
+        "require_cn": False,
+        "cn_validations": ["hostname"],
+        "key_type": "ec",
+        "ttl": "1h",
+    }
     prepared.vault.api("pki_mesh/roles/short", "PUT", {**role, "use_csr_sans": True, "use_csr_common_name": False})
     file = tmp_path / "token"
     file.write_text(made["auth"]["client_token"])

@@ -61,11 +61,18 @@ def test_our_containers_are_nobody_and_can_write_nowhere(compose: Compose) -> No
 
 
 def test_an_app_cannot_be_reached_past_its_sidecar(compose: Compose) -> None:
-    attempt = compose("exec", "-T", "web", "python3", "-c", (
-        "import socket\n"
-        "try: socket.create_connection(('api-v1', 9090), 3); print('reached')\n"
-        "except OSError as error: print('refused')"
-    ))
+    attempt = compose(
+        "exec",
+        "-T",
+        "web",
+        "python3",
+        "-c",
+        (
+            "import socket\n"
+            "try: socket.create_connection(('api-v1', 9090), 3); print('reached')\n"
+            "except OSError as error: print('refused')"
+        ),
+    )
     assert attempt.strip() == "refused"
 
 

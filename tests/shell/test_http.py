@@ -23,9 +23,9 @@ async def test_a_request_reaches_the_app_and_its_answer_comes_back(authority: Au
     async with (
         App(say(b"hello", lines=b"X-App: 1\r\nServer: mine\r\n")).running() as app,
         pair(authority, app.port) as p,
+        await Wire.open(p.port) as wire,
     ):
-        async with await Wire.open(p.port) as wire:
-            answer = await wire.ask(b"GET /path?q=1 HTTP/1.1\r\nHost: api\r\nX-Mine: yes\r\nAccept: a, b\r\n\r\n")
+        answer = await wire.ask(b"GET /path?q=1 HTTP/1.1\r\nHost: api\r\nX-Mine: yes\r\nAccept: a, b\r\n\r\n")
     assert (answer.status, answer.body, answer.get("x-app"), answer.get("server")) == (200, b"hello", "1", "mine")
     (request,) = app.requests
     assert request.first == ("GET", "/path?q=1")
@@ -108,7 +108,8 @@ async def test_expect_is_answered_by_the_first_proxy_and_not_passed_on(authority
 
 
 async def test_informational_answers_are_passed_on_but_not_a_second_100(authority: Authority) -> None:
-    answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+    answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    answer += b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
     async with App(raw(answer)).running() as app, pair(authority, app.port) as p, await Wire.open(p.port) as wire:
         await wire.send(GET)
         assert (await wire.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 103 ")
@@ -129,7 +130,8 @@ async def test_hop_by_hop_fields_stay_on_their_hop(authority: Authority) -> None
         b"GET / HTTP/1.1\r\nHost: api\r\nConnection: keep-alive, X-Secret\r\nX-Secret: 1\r\nKeep-Alive: 5\r\n"
         b"Proxy-Connection: x\r\nTE: trailers\r\nX-Kept: 2\r\n\r\n"
     )
-    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nConnection: X-Inner\r\nX-Inner: 1\r\nKeep-Alive: 5\r\nX-Kept: 3\r\n\r\n"
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nConnection: X-Inner\r\nX-Inner: 1\r\n"
+    answer += b"Keep-Alive: 5\r\nX-Kept: 3\r\n\r\n"
     async with App(raw(answer)).running() as app, pair(authority, app.port) as p, await Wire.open(p.port) as wire:
         got = await wire.ask(request)
     names = [name for name, _ in app.requests[0].headers]
@@ -305,7 +307,7 @@ async def test_a_short_body_of_a_denied_request_is_thrown_away_and_the_connectio
     async with App().running() as app, pair(authority, app.port, intentions=rows) as p:
         async with await Wire.open(p.api.port("inbound"), client_context(authority, "web")) as wire:
             await wire.send(b"POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 6\r\n\r\nabc")
-            await eventually(lambda: p.api.reasons())
+            await eventually(p.api.reasons)
             await wire.send(b"def")
             assert (await wire.answer("POST")).status == 403
             assert (await wire.ask(GET)).status == 200

@@ -1,4 +1,4 @@
-"""What could be read in two ways is refused: one table of raw requests, at the caller's sidecar and at the called one."""
+"""What could be read in two ways is refused: one table of raw requests, at both sidecars."""
 
 from __future__ import annotations
 

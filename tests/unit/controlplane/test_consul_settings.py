@@ -32,7 +32,13 @@ def test_a_unix_socket_is_local() -> None:
 
 @pytest.mark.parametrize(
     ("address", "local"),
-    [("127.0.0.1:8500", True), ("localhost:8500", True), ("[::1]:8500", True), ("10.0.0.1:8500", False), ("c:8500", False)],
+    [
+        ("127.0.0.1:8500", True),
+        ("localhost:8500", True),
+        ("[::1]:8500", True),
+        ("10.0.0.1:8500", False),
+        ("c:8500", False),
+    ],
 )
 def test_what_only_this_machine_reaches_is_known(address: str, local: bool) -> None:  # noqa: FBT001
     assert ConsulSettings(address).is_local is local

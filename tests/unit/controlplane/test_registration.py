@@ -23,12 +23,26 @@ def proxy(service_id: str) -> dict[str, Any]:
 
 
 def test_what_the_proxy_does_not_say_follows_from_the_service() -> None:
-    service = {"Name": "web", "ID": "web-1", "Port": 80, "Address": "192.0.2.1", "Meta": {"v": "1"}, "Weights": {"Passing": 3}}
+    service = {
+        "Name": "web",
+        "ID": "web-1",
+        "Port": 80,
+        "Address": "192.0.2.1",
+        "Meta": {"v": "1"},
+        "Weights": {"Passing": 3},
+    }
     definition = sidecar_definition(service, {"Port": 21000})
     assert (definition["ID"], definition["Name"]) == ("web-1-sidecar-proxy", "web-sidecar-proxy")
-    assert (definition["Address"], definition["Meta"], definition["Weights"]) == ("192.0.2.1", {"v": "1"}, {"Passing": 3})
+    assert (definition["Address"], definition["Meta"], definition["Weights"]) == (
+        "192.0.2.1",
+        {"v": "1"},
+        {"Passing": 3},
+    )
     assert definition["Proxy"]["LocalServicePort"] == 80
-    assert [check.get("TCP") or check.get("AliasService") for check in definition["Checks"]] == ["192.0.2.1:21000", "web-1"]
+    assert [check.get("TCP") or check.get("AliasService") for check in definition["Checks"]] == [
+        "192.0.2.1:21000",
+        "web-1",
+    ]
 
 
 def test_what_the_proxy_says_wins() -> None:

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+from dataplane.serve import ListenerKey, Plan, plan, wanted_listeners
 from harness.certificates import Authority
 from harness.meshes import sidecar, upstream
-from dataplane.serve import ListenerKey, Plan, plan, wanted_listeners
 
 
 def test_a_sidecar_wants_its_inbound_and_a_listener_for_each_upstream(authority: Authority) -> None:

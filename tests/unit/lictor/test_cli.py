@@ -51,7 +51,15 @@ def test_a_flag_wins_over_the_environment() -> None:
 
 def test_a_gateway_is_registered_with_consuls_flags() -> None:
     found = settings(
-        "gateway", "-gateway=ingress", "-service", "edge", "-register", "-address", "192.0.2.1:8443", "-admin-bind", ":19005"
+        "gateway",
+        "-gateway=ingress",
+        "-service",
+        "edge",
+        "-register",
+        "-address",
+        "192.0.2.1:8443",
+        "-admin-bind",
+        ":19005",
     )
     (definition,) = found.definitions
     assert (found.role, definition["Name"], definition["Port"]) == (Role.INGRESS, "edge", 8443)
@@ -97,7 +105,12 @@ def test_settings_can_be_checked_without_running(capsys: pytest.CaptureFixture[s
 
 def test_vault_in_the_environment_is_used_only_when_it_is_meant_for_us() -> None:
     assert settings("sidecar", "-proxy-id", "p", VAULT_ADDR="http://v:8200").vault is None
-    meant = {"VAULT_ADDR": "http://v:8200", "LICTOR_VAULT_ROLE": "mesh", "LICTOR_VAULT_AUTH": "token", "VAULT_TOKEN": "s3cret"}
+    meant = {
+        "VAULT_ADDR": "http://v:8200",
+        "LICTOR_VAULT_ROLE": "mesh",
+        "LICTOR_VAULT_AUTH": "token",
+        "VAULT_TOKEN": "s3cret",
+    }
     found = settings("sidecar", "-proxy-id", "p", **meant)
     assert found.vault is not None
     assert "s3cret" not in repr(found)

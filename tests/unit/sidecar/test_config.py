@@ -153,10 +153,18 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 def test_what_vault_needs_depends_on_the_method(tmp_path: Path) -> None:
     base = "service: {name: web, port: 1, connect: {sidecar_service: {port: 2}}}\nissuer: vault\n"
-    for method, missing in (("jwt", "jwt_file"), ("kubernetes", "role"), ("cert", "cert_file"), ("token", "token_file")):
+    for method, missing in (
+        ("jwt", "jwt_file"),
+        ("kubernetes", "role"),
+        ("cert", "cert_file"),
+        ("token", "token_file"),
+    ):
         told = problems(tmp_path, base + f"vault: {{address: 'http://v:8200', auth: {{method: {method}}}}}\n")
         assert any(missing in problem for problem in told), (method, told)
-    assert "is not a URL" in problems(tmp_path, base + "vault: {address: nonsense, auth: {method: token, token_file: /x}}\n")[0]
+    assert (
+        "is not a URL"
+        in problems(tmp_path, base + "vault: {address: nonsense, auth: {method: token, token_file: /x}}\n")[0]
+    )
 
 
 def test_two_upstreams_cannot_share_a_port(tmp_path: Path) -> None:
@@ -172,7 +180,12 @@ def test_an_address_that_nobody_can_dial_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("127.0.0.1:1", ("127.0.0.1", 1)), (":19000", ("127.0.0.1", 19000)), ("[::1]:80", ("::1", 80)), ("h:65535", ("h", 65535))],
+    [
+        ("127.0.0.1:1", ("127.0.0.1", 1)),
+        (":19000", ("127.0.0.1", 19000)),
+        ("[::1]:80", ("::1", 80)),
+        ("h:65535", ("h", 65535)),
+    ],
 )
 def test_addresses_are_read(text: str, expected: tuple[str, int]) -> None:
     assert parse_address(text) == expected

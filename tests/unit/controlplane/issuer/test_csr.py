@@ -57,7 +57,9 @@ def test_a_certificate_for_another_key_is_refused(authority: Authority) -> None:
         checked_leaf(spiffe("web"), [authority.leaf("web").chain_pem], private_pem(new_key()), NOW)
 
 
-@pytest.mark.parametrize("pems", [[], [""], ["garbage"], ["-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"]])
+@pytest.mark.parametrize(
+    "pems", [[], [""], ["garbage"], ["-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"]]
+)
 def test_what_is_no_certificate_is_refused(pems: list[str]) -> None:
     with pytest.raises(BadLeaf, match="no (readable )?certificate"):
         checked_leaf(spiffe("web"), pems, private_pem(new_key()), NOW)
