@@ -1,7 +1,7 @@
 """CPU microseconds per request, next to what a user would pick instead, all in one run. `python -m bench`.
 
-    bench/app.py         what is called: a fixed answer, cheaper than any proxy
-    bench/contenders.py  pairs of sidecars: Lictor, Envoy by Consul, Envoy by hand, HAProxy, Consul's own proxy
-    bench/measure.py     one round: load, CPU time of the proxies' processes, latency, memory
-    bench/__main__.py    rounds, interleaved; the table; results.json
+bench/app.py         what is called: a fixed answer, cheaper than any proxy
+bench/contenders.py  pairs of sidecars: Lictor, Envoy by Consul, Envoy by hand, HAProxy, Consul's own proxy
+bench/measure.py     one round: load, CPU time of the proxies' processes, latency, memory
+bench/__main__.py    rounds, interleaved; the table; results.json
 """

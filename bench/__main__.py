@@ -27,12 +27,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5, help="of one round")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="lictor-bench-") as name, consul_server(
-        settings={"default_intention_policy": "deny"}
-    ) as consul, peers(consul, Path(name)) as running:
+    with (
+        tempfile.TemporaryDirectory(prefix="lictor-bench-") as name,
+        consul_server(settings={"default_intention_policy": "deny"}) as consul,
+        peers(consul, Path(name)) as running,
+    ):
         folder = Path(name)
         (app_port,) = free_ports(1)
-        app = Program("app", [sys.executable, "-m", "bench.app", str(app_port)], folder, {"PYTHONPATH": str(REPOSITORY)})
+        app = Program(
+            "app", [sys.executable, "-m", "bench.app", str(app_port)], folder, {"PYTHONPATH": str(REPOSITORY)}
+        )
         field = Field(consul, running, folder, app_port)
         app.start()
         try:
@@ -57,9 +61,7 @@ def measure(field: Field, app: Program, rounds: int, seconds: int) -> dict[str, 
             pin(program.pid, PROXY_CORE)
     found: dict[str, Any] = {"machine": machine(), "rounds": rounds, "seconds": seconds, "pinned_core": PROXY_CORE}
     found["pair, 1 KB"] = turns("pair, 1 KB", pairs, rounds, lambda one: requests(one, "/", seconds))
-    found["rss_mb"] = {
-        one.name: [round(resident_mb(program.pid), 1) for program in one.processes] for one in pairs
-    }
+    found["rss_mb"] = {one.name: [round(resident_mb(program.pid), 1) for program in one.processes] for one in pairs}
     found["pair, 1 MB"] = turns("pair, 1 MB", pairs, max(2, rounds // 2), lambda one: requests(one, "/1m", seconds))
     found["full handshakes"] = turns(
         "full handshakes", pairs, max(2, rounds // 2), lambda one: handshakes(one, max(2, seconds // 2))
@@ -67,12 +69,15 @@ def measure(field: Field, app: Program, rounds: int, seconds: int) -> dict[str, 
     found["plain hop, 1 KB"] = turns("plain hop, 1 KB", hops, rounds, lambda one: requests(one, "/", seconds))
     ours = found["pair, 1 KB"][LICTOR]["cpu_us"]
     found["ratio"] = {
-        name: round(ours / found["pair, 1 KB"][name]["cpu_us"], 3) for name in (CONSUL_ENVOY, STATIC_ENVOY, HAPROXY, CONNECT)
+        name: round(ours / found["pair, 1 KB"][name]["cpu_us"], 3)
+        for name in (CONSUL_ENVOY, STATIC_ENVOY, HAPROXY, CONNECT)
     }
     return found
 
 
-def turns(title: str, field: Sequence[Contender], rounds: int, measured: Callable[[Contender], Round]) -> dict[str, Any]:
+def turns(
+    title: str, field: Sequence[Contender], rounds: int, measured: Callable[[Contender], Round]
+) -> dict[str, Any]:
     """Let everybody have a round, then the next round."""
     kept: dict[str, list[Round]] = {one.name: [] for one in field}
     for number in range(rounds):

@@ -53,7 +53,10 @@ def requests(contender: Contender, path: str, seconds: int) -> Round:
         message = f"{contender.name}: {bad[0]}\n{text}"
         raise RuntimeError(message)
     return Round(
-        took * 1e6 / count, float(_found(r"Requests/sec:\s+([\d.]+)", text)), _latency("50%", text), _latency("99%", text)
+        took * 1e6 / count,
+        float(_found(r"Requests/sec:\s+([\d.]+)", text)),
+        _latency("50%", text),
+        _latency("99%", text),
     )
 
 

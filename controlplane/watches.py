@@ -43,6 +43,7 @@ log = structlog.get_logger(__name__)
 WAIT_SECONDS = 25.0  # of a blocking query; a cancelled one holds its connection at the agent for the rest of it
 POLL_SECONDS = 5.0  # of what cannot block
 SHAKEN_SECONDS = 30.0  # after the agent was away: its checks begin as critical and run once an interval
+STARTING_SECONDS = 0.2  # between looks at a server that is still starting
 MISSING_REGISTRATION_SECONDS = 0.5  # between looks for our own registration
 BURST = 5
 READS_PER_SECOND = 5.0
@@ -65,6 +66,7 @@ class WatchStatus:
     failing_since: float | None = None
     failures: int = 0  # in a row
     error: str = ""
+    index: int = 0  # of the last answer that was taken
     resets: int = 0  # the index went backwards
 
 
@@ -139,6 +141,10 @@ class Follower:
                 cursor = ""
                 await asyncio.sleep(self._failed(watch, status, error))
                 continue
+            if self._shaken_seconds() > 0 and _is_older(status, answer):
+                cursor = ""
+                await asyncio.sleep(STARTING_SECONDS)
+                continue
             self._succeeded(watch, status)
             cursor = _next_cursor(status, cursor, answer.cursor)
             if not self._is_suspicious(watch, answer):
@@ -193,8 +199,14 @@ class Follower:
         return True
 
 
+def _is_older(status: WatchStatus, answer: Answer) -> bool:
+    """Return whether an answer is from before the last one: a server that starts reads its log from the beginning."""
+    return answer.cursor.isdigit() and int(answer.cursor) < status.index
+
+
 def _next_cursor(status: WatchStatus, old: str, new: str) -> str:
     """Return the cursor of the next read: an index that went back starts over."""
+    status.index = int(new) if new.isdigit() else 0
     if new.isdigit() and old.isdigit() and int(new) < int(old):
         status.resets += 1
         return ""

@@ -18,6 +18,7 @@ from typing import Any
 from policies.identity import Peer
 
 _RECORD = 16384  # bytes that one read can give
+_GATHERED = 4  # full records in one delivery
 _READS_PER_EVENT = 16  # so that one busy connection does not starve the others
 _HIGH_WATER = 64 * 1024
 _CLOSE_SECONDS = 10.0  # for a peer to take what is still to be written when closing
@@ -102,30 +103,51 @@ class TlsTransport(asyncio.Transport):
             self._write_wants_read = False
             self._flush()
         read = self._socket.read
+        gathered: list[bytes] = []  # full records of something large: given on together, in fewer writes
         for _ in range(_READS_PER_EVENT):
             if self._paused or self._lost:
                 return
             try:
                 data = read(_RECORD)
             except ssl.SSLWantReadError:
+                self._deliver(gathered)
                 return
             except ssl.SSLZeroReturnError:  # how Python tells of the end once we have said goodbye ourselves
                 data = b""
             except ssl.SSLWantWriteError:
                 self._read_wants_write = True
                 self._loop.add_writer(self._fd, self._writable)
+                self._deliver(gathered)
                 return
             except (OSError, ValueError) as error:
+                self._deliver(gathered)
                 self._fail(error)
                 return
             if not data:
+                self._deliver(gathered)
                 self._end_of_input()
                 return
-            self._protocol.data_received(data)
-            if len(data) < _RECORD and not self._socket.pending():
+            if len(data) == _RECORD:
+                gathered.append(data)
+                if len(gathered) == _GATHERED:
+                    self._deliver(gathered)
+                continue
+            if gathered:
+                gathered.append(data)
+                self._deliver(gathered)
+            else:
+                self._protocol.data_received(data)
+            if not self._socket.pending():
                 return  # a short record: most likely the last one; if not, the descriptor wakes us again
-        if self._socket.pending():
+        self._deliver(gathered)
+        if not self._lost and self._socket.pending():
             self._loop.call_soon(self._read_rest)
+
+    def _deliver(self, gathered: list[bytes]) -> None:
+        if gathered and not self._lost:
+            data = b"".join(gathered)
+            gathered.clear()
+            self._protocol.data_received(data)
 
     def _read_rest(self) -> None:
         """Go on with what OpenSSL holds decrypted already: the descriptor would not wake us for it."""

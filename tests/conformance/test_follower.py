@@ -187,6 +187,28 @@ async def test_after_the_agent_was_away_its_fresh_checks_are_not_believed_at_onc
         await eventually(lambda: [one.critical for one in follower.snapshot.instances(ROWS) or ()] == [True], 3)
 
 
+async def test_a_server_that_is_still_reading_its_log_is_not_believed(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restarted server may answer from a state that is older than what was heard of it."""
+    monkeypatch.setattr(watches, "_pause", lambda _: 0.01)
+    monkeypatch.setattr(watches, "SHAKEN_SECONDS", 0.8)
+    script = Script(authority)
+    allowed = [{"SourceName": "web", "DestinationName": "web", "Action": "allow", "Precedence": 9}]
+    async with following(script, authority) as follower:
+        script.change(IntentionsWatch, allowed, index=50)
+        await eventually(lambda: follower.snapshot.intentions and follower.snapshot.intentions.rows)
+        script.change(IntentionsWatch, CatalogUnreachable("GET /x", "refused"), index=50)
+        await eventually(lambda: follower.status.failing())
+        script.change(IntentionsWatch, [], index=7)
+        before = len(script.reads)
+        await eventually(lambda: len(script.reads) > before + 5)
+        assert follower.snapshot.intentions is not None
+        assert follower.snapshot.intentions.rows
+        # Who wiped it meant it: after a while the lower index counts.
+        await eventually(lambda: not (follower.snapshot.intentions and follower.snapshot.intentions.rows), 5)
+
+
 async def test_a_registration_that_is_forgotten_is_noticed(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -213,10 +213,16 @@ async def test_a_split_and_a_change_of_intentions_work_through_every_pairing(
             async with await Wire.open(port) as wire:
                 return Counter([(await wire.ask(get("/"))).body.decode() for _ in range(rounds)])
 
-        async def both() -> bool:
-            return set(await counted(30)) == {"v1", "v2"}
+        seen: list[Counter[str]] = []
 
-        await eventually(both, 20)
+        async def both() -> bool:
+            seen.append(await counted(30))
+            return set(seen[-1]) == {"v1", "v2"}
+
+        try:
+            await eventually(both, 20)
+        except AssertionError as error:
+            raise AssertionError(seen[-1]) from error
         found = await counted(400)
         assert 0.65 < found["v1"] / 400 < 0.85
         server.write(
