@@ -32,7 +32,7 @@ e2e: servers
 
 bench: servers
 	scripts/bench-tools
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench --python .venv-bench/bin/python $(ARGS)
 
 up:
 	docker compose up --build --detach --wait
@@ -41,5 +41,5 @@ down:
 	docker compose down --volumes --remove-orphans
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,11 +26,12 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m bench")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5, help="of one round")
+    parser.add_argument("--python", default=sys.executable, help="what Lictor runs on; it needs requirements.txt alone")
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="lictor-bench-") as name,
         consul_server(settings={"default_intention_policy": "deny"}) as consul,
-        peers(consul, Path(name)) as running,
+        peers(consul, Path(name), arguments.python) as running,
     ):
         folder = Path(name)
         (app_port,) = free_ports(1)
@@ -41,6 +42,7 @@ def main() -> int:
         app.start()
         try:
             results = measure(field, app, arguments.rounds, arguments.seconds)
+            results["machine"]["python"] = version(arguments.python, "-VV")
         finally:
             field.stop()
             app.stop()
@@ -97,7 +99,6 @@ def machine() -> dict[str, str]:
         "cpu": model.partition(":")[2].strip(),
         "cores": str(os.cpu_count()),
         "kernel": platform.release(),
-        "python": platform.python_version(),
         "consul": version(str(consul_program()), "version"),
         "envoy": version(str(envoy_program()), "--version"),
         "haproxy": version("haproxy", "-v"),

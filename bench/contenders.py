@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +98,7 @@ class Field:
     def hops(self) -> list[Contender]:
         """Start one plain hop of each kind."""
         ours, theirs, other, admin = free_ports(4)
-        hop = self._start("hop", [sys.executable, "-m", "bench.hop", str(ours), str(self._app)], ours)
+        hop = self._start("hop", [self._peers.python, "-m", "bench.hop", str(ours), str(self._app)], ours)
         bootstrap = envoy(theirs, self._app, admin, None, None)
         return [
             Contender(LICTOR, ours, [hop]),

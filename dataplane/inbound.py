@@ -114,9 +114,9 @@ def _xfcc(table: Table, downstream: Downstream) -> bytes:
 def _judge(caller: Caller, head: RequestHead) -> ToApp | Reply:
     rules = caller.inbound.normalization
     target = head.target
+    path, mark, query = target.partition(b"?")
+    text = path.decode("latin-1")
     if rules.enabled:
-        path, mark, query = target.partition(b"?")
-        text = path.decode("latin-1")
         normal = None if b"#" in target else normalize(text, rules)
         if normal is None:
             return Reply(400, "bad_path")
@@ -124,9 +124,10 @@ def _judge(caller: Caller, head: RequestHead) -> ToApp | Reply:
             if must_redirect(text, rules):
                 return Reply(307, "escaped_slash", b"", b"location: " + normal.encode() + mark + query + b"\r\n")
             head.target = normal.encode("latin-1") + mark + query
+            text = normal
     if rules.underscores != "ALLOW" and not _underscores(head, drop=rules.underscores == "DROP_HEADER"):
         return Reply(400, "header_with_underscore")
-    decision = caller.policy.constant or caller.policy.request(head.method, head.path, head)
+    decision = caller.policy.constant or caller.policy.request(head.method, text, head)
     if decision.allowed:
         return caller.forward
     return _denial(head)

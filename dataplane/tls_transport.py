@@ -137,8 +137,7 @@ class TlsTransport(asyncio.Transport):
                 self._deliver(gathered)
             else:
                 self._protocol.data_received(data)
-            if not self._socket.pending():
-                return  # a short record: most likely the last one; if not, the descriptor wakes us again
+            return  # a short record: most likely the last one; if not, the descriptor wakes us again
         self._deliver(gathered)
         if not self._lost and self._socket.pending():
             self._loop.call_soon(self._read_rest)

@@ -41,9 +41,10 @@ def envoy_program() -> Path:
 class Peers:
     """Proxies on one Consul; all of them end with the block."""
 
-    def __init__(self, consul: ConsulServer, folder: Path) -> None:
+    def __init__(self, consul: ConsulServer, folder: Path, python: str = sys.executable) -> None:
         self.consul = consul
         self.folder = folder
+        self.python = python  # that Lictor runs on
         self._programs: list[Program] = []
         self._numbers = itertools.count(1)
 
@@ -103,7 +104,7 @@ class Peers:
 
     def _lictor(self, name: str, *words: str) -> Program:
         (admin,) = free_ports(1)
-        arguments = [sys.executable, "-m", "lictor", *words, "-admin-bind", f"127.0.0.1:{admin}", "-drain", "1"]
+        arguments = [self.python, "-m", "lictor", *words, "-admin-bind", f"127.0.0.1:{admin}", "-drain", "1"]
         program = self._start(name, arguments, {"PYTHONPATH": str(REPOSITORY)})
         program.wait_until(lambda: http_json(f"http://127.0.0.1:{admin}/ready", timeout=2), 30)
         program.admin_port = admin
@@ -178,9 +179,9 @@ def _connects(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def peers(consul: ConsulServer, folder: Path) -> Iterator[Peers]:
+def peers(consul: ConsulServer, folder: Path, python: str = sys.executable) -> Iterator[Peers]:
     """Run proxies on a Consul until the end of the block."""
-    running = Peers(consul, folder)
+    running = Peers(consul, folder, python)
     try:
         yield running
     finally:
