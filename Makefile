@@ -1,6 +1,7 @@
 # Every word works from a fresh clone. `make demo` shows the mesh, `make test` proves it.
 PYTHON ?= python3
 BIN := .venv/bin
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .PHONY: setup servers demo test check e2e bench up down clean
 
@@ -28,17 +29,17 @@ check: setup
 	$(BIN)/lint-imports
 
 e2e: servers
-	scripts/e2e
+	$(BIN)/python scripts/e2e $(ARGS)
 
 bench: servers
 	scripts/bench-tools
 	$(BIN)/python -m bench --python .venv-bench/bin/python $(ARGS)
 
 up:
-	docker compose up --build --detach --wait
+	$(COMPOSE) up --build --detach
 
 down:
-	docker compose down --volumes --remove-orphans
+	$(COMPOSE) down --volumes --remove-orphans
 
 clean:
 	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -28,10 +28,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=5, help="of one round")
     parser.add_argument("--python", default=sys.executable, help="what Lictor runs on; it needs requirements.txt alone")
     arguments = parser.parse_args()
+    python = str(Path(arguments.python).absolute())
     with (
         tempfile.TemporaryDirectory(prefix="lictor-bench-") as name,
         consul_server(settings={"default_intention_policy": "deny"}) as consul,
-        peers(consul, Path(name), arguments.python) as running,
+        peers(consul, Path(name), python) as running,
     ):
         folder = Path(name)
         (app_port,) = free_ports(1)
@@ -42,7 +43,7 @@ def main() -> int:
         app.start()
         try:
             results = measure(field, app, arguments.rounds, arguments.seconds)
-            results["machine"]["python"] = version(arguments.python, "-VV")
+            results["machine"]["python"] = version(python, "-VV")
         finally:
             field.stop()
             app.stop()

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -32,6 +33,8 @@ class Mistakes:
 
     uris: Sequence[str] | None = None  # instead of the service's own
     dns: Sequence[str] = ()
+    ips: Sequence[str] = ()
+    common_name: str = ""
     ca: bool = False
     starts: timedelta = -timedelta(minutes=1)  # from now
     ends: timedelta = HOUR
@@ -101,12 +104,14 @@ class Authority:
         uris = [str(spiffe(service))] if mistakes.uris is None else mistakes.uris
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
         names += [x509.DNSName(name) for name in mistakes.dns]
+        names += [x509.IPAddress(ip_address(ip)) for ip in mistakes.ips]
+        subject = [x509.NameAttribute(NameOID.COMMON_NAME, mistakes.common_name)] if mistakes.common_name else []
         purposes = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         if mistakes.client_only or mistakes.server_only:
             purposes = purposes[:1] if mistakes.client_only else purposes[1:]
         builder = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([]))
+            .subject_name(x509.Name(subject))
             .issuer_name(self.certificate.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())

@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -166,13 +167,18 @@ class Program:
 
 
 def http_json(
-    url: str, method: str = "GET", body: object = None, headers: Mapping[str, str] | None = None, timeout: float = 30.0
+    url: str,
+    method: str = "GET",
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 30.0,
+    context: ssl.SSLContext | None = None,
 ) -> Any:
     """Ask a server; return its JSON, or text when it is none. Raise urllib's HTTPError with the body in its text."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, method=method, headers=dict(headers or {}))
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with urllib.request.urlopen(request, timeout=timeout, context=context) as answer:
             text = answer.read().decode()
     except urllib.error.HTTPError as error:
         error.msg = f"{error.msg}: {error.read().decode(errors='replace')}"
@@ -310,11 +316,12 @@ class VaultServer:
     port: int
     token: str
     unseal_key: str = ""
+    ca_file: str = ""  # of a server that speaks TLS
 
     @property
     def address(self) -> str:
         """Return the URL."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.ca_file else ''}://127.0.0.1:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -325,12 +332,14 @@ class VaultServer:
             "BAO_ADDR": self.address,
             "BAO_TOKEN": self.token,
             "VAULT_BIN": str(vault_program()),
+            **({"VAULT_CACERT": self.ca_file, "BAO_CACERT": self.ca_file} if self.ca_file else {}),
         }
 
     def api(self, path: str, method: str = "GET", body: object = None, token: str | None = None) -> Any:
         """Ask the HTTP API (`/v1` is added)."""
         headers = {"X-Vault-Token": self.token if token is None else token}
-        return http_json(f"{self.address}/v1/{path}", method, body, headers)
+        context = ssl.create_default_context(cafile=self.ca_file) if self.ca_file else None
+        return http_json(f"{self.address}/v1/{path}", method, body, headers, context=context)
 
     def seal(self) -> None:
         """Seal it: everything answers 503 until `unseal`."""
@@ -343,28 +352,33 @@ class VaultServer:
 
 
 @contextlib.contextmanager
-def vault_server() -> Iterator[VaultServer]:
-    """Run a server that keeps everything in memory, initialised and unsealed."""
+def vault_server(tls: Mapping[str, str] | None = None) -> Iterator[VaultServer]:
+    """Run a server that keeps everything in memory, initialised and unsealed. `tls`: paths `ca`, `cert`, `key`."""
     program = vault_program()
     with tempfile.TemporaryDirectory(prefix="lictor-vault-") as name:
         folder = Path(name)
         (port,) = free_ports(1)
         config = {
             "storage": {"inmem": {}},
-            "listener": {"tcp": {"address": f"127.0.0.1:{port}", "tls_disable": True}},
-            "api_addr": f"http://127.0.0.1:{port}",
+            "listener": {"tcp": {"address": f"127.0.0.1:{port}", **_tls_settings(tls)}},
+            "api_addr": f"http{'s' if tls else ''}://127.0.0.1:{port}",
             "disable_mlock": True,
         }
         (folder / "vault.json").write_text(json.dumps(config))
         server = VaultServer(
             Program("vault", [str(program), "server", f"-config={folder / 'vault.json'}"], folder), port, ""
         )
+        server.ca_file = tls["ca"] if tls else ""
         try:
             server.program.start()
             _initialise(server)
             yield server
         finally:
             server.program.stop(signal.SIGKILL)
+
+
+def _tls_settings(tls: Mapping[str, str] | None) -> dict[str, Any]:
+    return {"tls_cert_file": tls["cert"], "tls_key_file": tls["key"]} if tls else {"tls_disable": True}
 
 
 def _initialise(server: VaultServer) -> None:

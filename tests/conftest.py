@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 from harness.certificates import Authority
 from harness.servers import ConsulServer, VaultServer, consul_server, vault_server
 
+os.environ["PYTHONASYNCIODEBUG"] = "1"  # read whenever a loop is made
+
 settings.register_profile("lictor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lictor")
 

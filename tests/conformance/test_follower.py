@@ -199,7 +199,7 @@ async def test_a_server_that_is_still_reading_its_log_is_not_believed(
         script.change(IntentionsWatch, allowed, index=50)
         await eventually(lambda: follower.snapshot.intentions and follower.snapshot.intentions.rows)
         script.change(IntentionsWatch, CatalogUnreachable("GET /x", "refused"), index=50)
-        await eventually(lambda: follower.status.failing())
+        await eventually(follower.status.failing)
         script.change(IntentionsWatch, [], index=7)
         before = len(script.reads)
         await eventually(lambda: len(script.reads) > before + 5)

@@ -24,8 +24,8 @@ from structlog.testing import capture_logs
 
 from controlplane.issuer.settings import LoginSettings, VaultSettings
 from controlplane.issuer.vault import VaultIssuer
-from harness.certificates import spiffe
-from harness.servers import VaultServer, eventually, http_json
+from harness.certificates import Authority, Mistakes, spiffe
+from harness.servers import VaultServer, eventually, http_json, vault_server
 from harness.world import run_script
 from policies.identity import Leaf, SpiffeId
 
@@ -187,6 +187,41 @@ async def test_a_jwt_that_does_not_fit_is_refused(
     file.write_text(es256(jwt_key, {"sub": "web", "aud": "vault", "exp": int(time.time()) + 60, **claims}))
     login = LoginSettings("jwt", role="web", jwt_file=str(file))
     assert await refusal(prepared.settings(login, role="jwt-web"))
+
+
+async def test_a_client_certificate_will_do(tmp_path: Path, authority: Authority) -> None:
+    files = {}
+    server = authority.leaf("vault", Mistakes(ips=("127.0.0.1",)))
+    login = authority.leaf("web", Mistakes(common_name="web"))
+    for name, text in (
+        ("ca", authority.pem),
+        ("cert", server.chain_pem),
+        ("key", server.key_pem.decode()),
+        ("web", login.chain_pem),
+        ("web-key", login.key_pem.decode()),
+    ):
+        files[name] = str(tmp_path / f"{name}.pem")
+        Path(files[name]).write_text(text)
+    with vault_server(files) as vault:
+        vault.api("sys/auth/cert", "PUT", {"type": "cert"})
+        vault.api("auth/cert/certs/web", "PUT", {"certificate": authority.pem, "token_policies": ["web"]})
+        vault.api("sys/policies/acl/web", "PUT", {"policy": 'path "pki_mesh/sign/mesh" { capabilities = ["update"] }'})
+        vault.api("sys/mounts/pki_mesh", "PUT", {"type": "pki"})
+        root = {"common_name": "root", "key_type": "ec", "key_bits": 256, "ttl": "700h"}
+        vault.api("pki_mesh/root/generate/internal", "PUT", root)
+        role = {"allowed_uri_sans": [str(spiffe("web"))], "require_cn": False, "cn_validations": ["hostname"]}
+        role.update(
+            {"use_csr_sans": True, "use_csr_common_name": False, "key_type": "ec", "ttl": "1h", "no_store": True}
+        )
+        vault.api("pki_mesh/roles/mesh", "PUT", role)
+        settings = LoginSettings("cert", role="web", cert_file=files["web"], key_file=files["web-key"])
+        async with issuing(VaultSettings(vault.address, ca_file=files["ca"], login=settings)) as issuer:
+            assert (await first(issuer)).spiffe_id == spiffe("web")
+        wrong = LoginSettings("cert", role="web", cert_file=files["cert"], key_file=files["key"])
+        async with issuing(VaultSettings(vault.address, ca_file="", login=wrong)) as issuer:
+            with pytest.raises(TimeoutError):
+                await first(issuer, seconds=1.5)
+            assert "Vault cannot be asked" in issuer.status.error, "its CA is not trusted"
 
 
 async def refusal(settings: VaultSettings, spiffe_id: SpiffeId | None = None) -> str:

@@ -166,6 +166,15 @@ async def test_a_denied_request_never_reaches_the_app(authority: Authority) -> N
     assert [request.target for request in app.requests] == ["/open", "/open"]
 
 
+async def test_a_denied_request_that_expects_still_gets_its_100_from_the_callers_sidecar(authority: Authority) -> None:
+    rows = [intention("*", "api", "deny")]
+    async with App().running() as app, pair(authority, app.port, intentions=rows) as p, await Wire.open(p.port) as wire:
+        await wire.send(b"PUT / HTTP/1.1\r\nHost: api\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert await wire.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert (await wire.answer("PUT")).status == 403
+    assert app.requests == []
+
+
 async def test_a_denied_grpc_call_is_told_in_grpcs_words(authority: Authority) -> None:
     async with App().running() as app, pair(authority, app.port, intentions=[intention("*", "api", "deny")]) as p:
         async with await Wire.open(p.port) as wire:
