@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: setup servers demo test check e2e bench up down clean
+.PHONY: setup servers demo test check e2e bench up down clean lock
 
 setup: .venv/.ready
 
@@ -40,6 +40,12 @@ up:
 
 down:
 	$(COMPOSE) down --volumes --remove-orphans
+
+# After a change of the dependencies. The extras stay in the names: pip asks a hash for `coverage[toml]`, not for `coverage`.
+LOCK = uv pip compile --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --no-strip-extras --quiet
+lock:
+	$(LOCK) --all-extras pyproject.toml -o constraints.txt
+	$(LOCK) pyproject.toml -c constraints.txt -o requirements.txt
 
 clean:
 	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
