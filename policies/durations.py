@@ -35,3 +35,76 @@ def _parse_text(text: str) -> float | None:
     if not parts or "".join(part[0] for part in parts) != digits:
         return None
     return sign * sum(float(part[1]) * _UNITS[part[2]] for part in parts)
+
+
+# --- as Go reads and prints them, exactly ----------------------------------------------------------------------------
+
+_UNIT_NANOSECONDS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_PIECE = re.compile(r"(?P<whole>[0-9]*)(?P<point>\.(?P<fraction>[0-9]*))?(?P<unit>[^.0-9]*)")
+_LONGEST = 1 << 63
+
+
+def parse_nanoseconds(text: str) -> int:
+    """Return nanoseconds for a Go duration such as `1m0.5s`. Raise EntryError with the text of `time.ParseDuration`."""
+    sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
+    if rest == "0":
+        return 0
+    invalid = EntryError(f'time: invalid duration "{text}"')
+    if not rest:
+        raise invalid
+    total = 0
+    position = 0
+    while position < len(rest):
+        piece = _PIECE.match(rest, position)
+        if piece is None or not (piece["whole"] or piece["fraction"]):
+            raise invalid
+        total += _piece_nanoseconds(text, piece)
+        position = piece.end()
+        if total > _LONGEST:
+            raise invalid
+    if total == _LONGEST and sign > 0:
+        raise invalid
+    return sign * total
+
+
+def _piece_nanoseconds(text: str, piece: re.Match[str]) -> int:
+    if not piece["unit"]:
+        raise EntryError(f'time: missing unit in duration "{text}"')
+    unit = _UNIT_NANOSECONDS.get(piece["unit"])
+    if unit is None:
+        raise EntryError(f'time: unknown unit "{piece["unit"]}" in duration "{text}"')
+    fraction = piece["fraction"] or ""
+    below_one = int(int(fraction) * (unit / 10.0 ** len(fraction))) if fraction else 0
+    return int(piece["whole"] or 0) * unit + below_one
+
+
+def format_duration(nanoseconds: int) -> str:
+    """Return the duration as Go prints it: `1m0s`, `1.5ms`, `0s`."""
+    sign = "-" if nanoseconds < 0 else ""
+    rest = abs(nanoseconds)
+    if rest == 0:
+        return "0s"
+    if rest < _UNIT_NANOSECONDS["s"]:
+        unit = next(unit for unit in ("ms", "µs", "ns") if rest >= _UNIT_NANOSECONDS[unit])
+        return f"{sign}{_decimal(rest, _UNIT_NANOSECONDS[unit])}{unit}"
+    minutes, below = divmod(rest, _UNIT_NANOSECONDS["m"])
+    text = f"{_decimal(below, _UNIT_NANOSECONDS['s'])}s"
+    if minutes:
+        hours, minutes = divmod(minutes, 60)
+        text = f"{hours}h{minutes}m{text}" if hours else f"{minutes}m{text}"
+    return sign + text
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, fraction = divmod(value, unit)
+    digits = f"{fraction:0{len(str(unit)) - 1}d}".rstrip("0") if fraction else ""
+    return f"{whole}.{digits}" if digits else str(whole)
