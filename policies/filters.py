@@ -42,7 +42,7 @@ _SEPARATORS = frozenset('=!()"` \t\r\n')
 
 Kind = str | dict[str, Any] | tuple[str, Any]  # "text", a struct, or ("list" | "map", kind of the elements)
 _TEXT, _INTEGER, _FLAG = "text", "integer", "flag"
-_CHECK: dict[str, Kind] = {
+CHECK: dict[str, Kind] = {
     **dict.fromkeys(
         ("Node", "CheckID", "Name", "Status", "Notes", "Output", "ServiceID", "ServiceName", "Type"), _TEXT
     ),
@@ -81,7 +81,7 @@ ROW: dict[str, Kind] = {
             "Upstreams": ("list", _UPSTREAM),
         },
     },
-    "Checks": ("list", _CHECK),
+    "Checks": ("list", CHECK),
 }
 
 Test = Callable[[Mapping[str, Any]], bool]
@@ -99,9 +99,9 @@ class Filter:
         return self._test(row)
 
 
-def parse_filter(source: str) -> Filter:
-    """Return the filter. Raise FilterError naming the place for text that Consul would refuse."""
-    parser = _Parser(source, _tokens(source))
+def parse_filter(source: str, shape: Mapping[str, Kind] = ROW) -> Filter:
+    """Return the filter, for rows of this shape. Raise FilterError naming the place for text that Consul would refuse."""
+    parser = _Parser(source, _tokens(source), shape)
     test = parser.any_of(0)
     parser.end()
     return Filter(source, test)
@@ -144,8 +144,9 @@ def _error(source: str, position: int, message: str) -> FilterError:
 class _Parser:
     """One pass over the tokens; every method reads one rule of the grammar and returns its test."""
 
-    def __init__(self, source: str, tokens: list[_Token]) -> None:
+    def __init__(self, source: str, tokens: list[_Token], shape: Mapping[str, Kind]) -> None:
         self._source = source
+        self._shape = dict(shape)
         self._tokens = tokens
         self._next = 0
 
@@ -226,7 +227,7 @@ class _Parser:
             self._next -= 1
             raise self._error("a selector such as Service.Meta.version was expected")
         parts = [part["quoted"] or part["raw"] or part["plain"] or "" for part in _PART.finditer(token.value)]
-        kind: Kind = ROW
+        kind: Kind = self._shape
         for position, part in enumerate(parts):
             if isinstance(kind, tuple) and kind[0] == "list":
                 kind = kind[1]
@@ -241,7 +242,7 @@ class _Parser:
                 message = f"filter {self._source!r}: Selector {at!r} is not valid: a row has no such field"
                 raise FilterError(message)
             kind = below
-        return _Selector(self._source, tuple(parts), kind)
+        return _Selector(self._source, tuple(parts), kind, self._shape)
 
     def _peek(self) -> _Token:
         return self._tokens[self._next]
@@ -273,6 +274,7 @@ class _Selector:
     source: str
     parts: tuple[str, ...]
     kind: Kind
+    shape: dict[str, Kind]
 
     def refuse(self, operator: str, reason: str) -> FilterError:
         return FilterError(f"filter {self.source!r}: {operator!r} on {'.'.join(self.parts)}: {reason}")
@@ -286,7 +288,7 @@ def _compare(selector: _Selector, operator: str, value: str) -> Test:
     parts = selector.parts
 
     def answer(row: Mapping[str, Any]) -> bool:
-        return _walk(row, ROW, parts, 0)
+        return _walk(row, selector.shape, parts, 0)
 
     def _walk(value: Any, kind: Kind, path: tuple[str, ...], at: int) -> bool:
         if isinstance(kind, tuple) and kind[0] == "list" and at < len(path):

@@ -1,0 +1,365 @@
+"""The catalog: nodes, services and checks as rows, and every view of them. Compares before it writes.
+
+Source: Consul's HTTP API, "Catalog" and "Health". Rows are kept in the shape of `GET /v1/health/service/:service`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lictor.dev.consul.state import Json, State, Topic
+
+NODE, DATACENTER, ADDRESS, VERSION = "n1", "dc1", "127.0.0.1", "1.21.0"
+CHAIN_KINDS = ("service-router", "service-splitter", "service-resolver", "service-defaults")
+_INDEXES = ("CreateIndex", "ModifyIndex")
+
+
+class Catalog:
+    """Rows of every node, this agent's and those that were registered from outside."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        if not state.tables.nodes:
+            self.begin()
+
+    def begin(self) -> None:
+        """Register the server itself, as a fresh Consul does."""
+        state = self._state
+        index = state.touch(("nodes",))
+        tagged = {"lan": ADDRESS, "lan_ipv4": ADDRESS, "wan": ADDRESS, "wan_ipv4": ADDRESS}
+        state.tables.nodes[NODE] = {
+            "ID": str(uuid.uuid4()),
+            "Node": NODE,
+            "Address": ADDRESS,
+            "Datacenter": DATACENTER,
+            "TaggedAddresses": tagged,
+            "Meta": {"consul-network-segment": "", "consul-version": VERSION},
+            "CreateIndex": index,
+            "ModifyIndex": index,
+        }
+        serf = {"Name": "Serf Health Status", "Status": "passing", "Output": "Agent alive and reachable"}
+        self.put_check(NODE, check_row(NODE, "serfHealth", **serf))
+        meta = {"version": VERSION, "non_voter": "false", "read_replica": "false", "raft_version": "3"}
+        self.put_service(NODE, service_row({"ID": "consul", "Service": "consul", "Meta": meta, "Port": 8300}))
+
+    # --- writes ---
+
+    def put_node(self, given: Mapping[str, Any]) -> None:
+        """Register a node, or what is new about it."""
+        tables, name = self._state.tables, str(given["Node"])
+        held = tables.nodes.get(name.lower())
+        row = {
+            "ID": str(given.get("ID") or (held or {}).get("ID") or ""),
+            "Node": name,
+            "Address": str(given.get("Address") or ""),
+            "Datacenter": DATACENTER,
+            "TaggedAddresses": given.get("TaggedAddresses"),
+            "Meta": given.get("NodeMeta"),
+        }
+        if held is not None and _same(held, row):
+            return
+        names = [self._service_topics(service) for (node, _), service in tables.services.items() if node == name.lower()]
+        index = self._state.touch(("nodes",), ("node", name.lower()), *(topic for topics in names for topic in topics))
+        tables.nodes[name.lower()] = _indexed(row, held, index)
+
+    def put_service(self, node: str, row: Json) -> bool:
+        """Register a service row; an equal one changes nothing. Return whether something changed."""
+        tables, key = self._state.tables, (node.lower(), row["ID"])
+        held = tables.services.get(key)
+        row = self._with_virtual_addresses(row)
+        if held is not None and _same(held, row):
+            return False
+        topics = [*self._service_topics(row), *(self._service_topics(held) if held else ())]
+        named = held is None or held["Service"] != row["Service"] or held["Tags"] != row["Tags"]
+        if named or held is None or held["Port"] != row["Port"]:
+            topics.append(("services",))
+        index = self._state.touch(*dict.fromkeys((*topics, ("node", node.lower()), ("gateways",))))
+        tables.services[key] = _indexed(row, held, index)
+        if held is not None and (held["Service"] != row["Service"] or held["Tags"] != row["Tags"]):
+            self._rename_checks(node, row)
+        return True
+
+    def _rename_checks(self, node: str, row: Json) -> None:
+        for (at, _), check in self._state.tables.checks.items():
+            if at == node.lower() and check["ServiceID"] == row["ID"]:
+                check["ServiceName"], check["ServiceTags"] = row["Service"], row["Tags"]
+
+    def put_check(self, node: str, row: Json) -> bool:
+        """Register a check row. Return whether something changed."""
+        tables, key = self._state.tables, (node.lower(), row["CheckID"])
+        held = tables.checks.get(key)
+        if held is not None and _same(held, row):
+            return False
+        index = self._state.touch(*self._check_topics(node, row))
+        tables.checks[key] = _indexed(row, held, index)
+        return True
+
+    def drop_service(self, node: str, service_id: str) -> None:
+        """Forget a service and its checks."""
+        tables = self._state.tables
+        row = tables.services.pop((node.lower(), service_id), None)
+        for key in [key for key, check in tables.checks.items() if key[0] == node.lower() and check["ServiceID"] == service_id]:
+            del tables.checks[key]
+        if row is not None:
+            topics = self._service_topics(row)
+            for name in self._served(row):
+                self.release_virtual_ip(name)
+            self._state.touch(*topics, ("services",), ("extinct",), ("node", node.lower()), ("gateways",), ("checks",))
+
+    def drop_check(self, node: str, check_id: str) -> None:
+        """Forget a check."""
+        row = self._state.tables.checks.pop((node.lower(), check_id), None)
+        if row is not None:
+            self._state.touch(*self._check_topics(node, row))
+
+    def drop_node(self, node: str) -> None:
+        """Forget a node with everything on it."""
+        tables = self._state.tables
+        for name, service_id in [key for key in tables.services if key[0] == node.lower()]:
+            self.drop_service(name, service_id)
+        for key in [key for key in tables.checks if key[0] == node.lower()]:
+            del tables.checks[key]
+        if tables.nodes.pop(node.lower(), None) is not None:
+            self._state.touch(("nodes",), ("node", node.lower()), ("checks",))
+
+    def _check_topics(self, node: str, row: Mapping[str, Any]) -> Iterable[Topic]:
+        tables = self._state.tables
+        of_node = not row["ServiceID"]
+        topics: list[Topic] = [("checks",), ("checks", str(row["ServiceName"]).lower()), ("node checks", node.lower())]
+        for (at, service_id), service in tables.services.items():
+            if at == node.lower() and (of_node or service_id == row["ServiceID"]):
+                topics += self._service_topics(service)
+        return dict.fromkeys(topics)
+
+    def _service_topics(self, row: Mapping[str, Any]) -> list[Topic]:
+        topics: list[Topic] = [("service", row["Service"].lower())]
+        topics += [("connect", name.lower()) for name in self._served(row)]
+        return topics
+
+    def _served(self, row: Mapping[str, Any]) -> list[str]:
+        """Return the names that callers in the mesh reach by this row."""
+        kind = row.get("Kind")
+        if kind == "connect-proxy":
+            return [row["Proxy"].get("DestinationServiceName", "")]
+        if row["Connect"].get("Native"):
+            return [row["Service"]]
+        if kind == "terminating-gateway":
+            return [link["Service"]["Name"] for link in self._linked(row["Service"])]
+        return []
+
+    def _linked(self, gateway: str) -> list[Json]:
+        from lictor.dev.consul.gateways import gateway_services  # noqa: PLC0415 - gateways look at the catalog
+
+        return gateway_services(self._state, gateway)
+
+    # --- virtual addresses ---
+
+    def virtual_ip(self, service: str) -> str:
+        """Return the address that stands for a service, given at its first need."""
+        held = self._state.tables.virtual_ips
+        if service.lower() not in held:
+            taken, number = set(held.values()), 1
+            while _virtual(number) in taken:
+                number += 1
+            held[service.lower()] = _virtual(number)
+        return held[service.lower()]
+
+    def release_virtual_ip(self, service: str) -> None:
+        """Give an address back when no entry and no instance in the mesh needs it any more."""
+        entries = self._state.tables.entries
+        named = any(entries.get(kind, service) is not None for kind in CHAIN_KINDS)
+        if not named and not self.in_mesh(service):
+            self._state.tables.virtual_ips.pop(service.lower(), None)
+
+    def _with_virtual_addresses(self, row: Json) -> Json:
+        port = row["Port"]
+        added: Json = {}
+        if row.get("Kind") == "connect-proxy":
+            address = self.virtual_ip(row["Proxy"].get("DestinationServiceName", ""))
+            added["consul-virtual"] = {"Address": address, "Port": port}
+        elif row["Connect"].get("Native"):
+            added["consul-virtual"] = {"Address": self.virtual_ip(row["Service"]), "Port": port}
+        if not added:
+            return row
+        return {**row, "TaggedAddresses": {**(row.get("TaggedAddresses") or {}), **added}}
+
+    # --- views ---
+
+    def node(self, name: str) -> Json | None:
+        """Return a node's row."""
+        return self._state.tables.nodes.get(name.lower())
+
+    def nodes(self) -> list[Json]:
+        """Return every node by name."""
+        return [row for _, row in sorted(self._state.tables.nodes.items())]
+
+    def services_of(self, node: str) -> list[Json]:
+        """Return the services of a node by ID."""
+        rows = self._state.tables.services.items()
+        return [row for (at, _), row in sorted(rows, key=lambda item: item[0]) if at == node.lower()]
+
+    def named(self, service: str) -> list[tuple[str, Json]]:
+        """Return the instances with this name: node and row, by node and ID."""
+        rows = sorted(self._state.tables.services.items(), key=lambda item: item[0])
+        return [(node, row) for (node, _), row in rows if row["Service"].lower() == service.lower()]
+
+    def in_mesh(self, service: str) -> list[tuple[str, Json]]:
+        """Return the rows by which callers in the mesh reach a service: proxies, native ones, terminating gateways."""
+        rows = sorted(self._state.tables.services.items(), key=lambda item: item[0])
+        wanted = service.lower()
+        direct = [
+            (node, row)
+            for (node, _), row in rows
+            if row.get("Kind") != "terminating-gateway" and wanted in {name.lower() for name in self._served(row)}
+        ]
+        gateways = [
+            (node, row)
+            for (node, _), row in rows
+            if row.get("Kind") == "terminating-gateway" and wanted in {name.lower() for name in self._served(row)}
+        ]
+        return direct + gateways
+
+    def health_row(self, node: str, service: Json) -> Json:
+        """Return a row of a health query: the node, the service, its checks and its node's."""
+        return {"Node": self._state.tables.nodes[node.lower()], "Service": service, "Checks": self.checks_of(node, service)}
+
+    def checks_of(self, node: str, service: Mapping[str, Any]) -> list[Json]:
+        """Return the node's checks and the service's own."""
+        rows = sorted(self._state.tables.checks.items(), key=lambda item: item[0])
+        own = [row for (at, _), row in rows if at == node.lower() and row["ServiceID"] == service["ID"]]
+        return [row for (at, _), row in rows if at == node.lower() and not row["ServiceID"]] + own
+
+    def checks(self) -> list[Json]:
+        """Return every check by node and ID."""
+        return [row for _, row in sorted(self._state.tables.checks.items(), key=lambda item: item[0])]
+
+
+def _virtual(number: int) -> str:
+    return f"240.0.{number >> 8 & 255}.{number & 255}"
+
+
+def _same(held: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    return {key: value for key, value in held.items() if key not in _INDEXES} == {
+        key: value for key, value in row.items() if key not in _INDEXES
+    }
+
+
+def _indexed(row: Json, held: Json | None, index: int) -> Json:
+    return {**row, "CreateIndex": held["CreateIndex"] if held else index, "ModifyIndex": index}
+
+
+# --- rows ----------------------------------------------------------------------------------------------------------
+
+
+def check_row(node: str, check_id: str, **given: Any) -> Json:
+    """Return a check in the shape of a health query; `given` by field."""
+    return {
+        "Node": node,
+        "CheckID": check_id,
+        "Name": given.get("Name", ""),
+        "Status": given.get("Status", "critical"),
+        "Notes": given.get("Notes", ""),
+        "Output": given.get("Output", ""),
+        "ServiceID": given.get("ServiceID", ""),
+        "ServiceName": given.get("ServiceName", ""),
+        "ServiceTags": given.get("ServiceTags") or [],
+        "Type": given.get("Type", ""),
+        "Interval": given.get("Interval", ""),
+        "Timeout": given.get("Timeout", ""),
+        "ExposedPort": 0,
+        "Definition": given.get("Definition") or {},
+    }
+
+
+def service_row(service: Mapping[str, Any]) -> Json:
+    """Return a service in the shape of a health query."""
+    kind = {"Kind": service["Kind"]} if service.get("Kind") else {}
+    tagged = {"TaggedAddresses": service["TaggedAddresses"]} if service.get("TaggedAddresses") else {}
+    path = {"SocketPath": service["SocketPath"]} if service.get("SocketPath") else {}
+    locality = {"Locality": service["Locality"]} if service.get("Locality") else {}
+    weights = service.get("Weights") or {"Passing": 1, "Warning": 1}
+    connect = service.get("Connect") or {}
+    return {
+        **kind,
+        "ID": service["ID"],
+        "Service": service["Service"],
+        "Tags": service.get("Tags") or [],
+        "Address": service.get("Address") or "",
+        **tagged,
+        "Meta": service.get("Meta") or None,
+        "Port": service.get("Port") or 0,
+        **path,
+        "Weights": {"Passing": weights.get("Passing", 0), "Warning": weights.get("Warning", 0)},
+        "EnableTagOverride": bool(service.get("EnableTagOverride")),
+        "Proxy": proxy_row(service.get("Proxy") or {}, of_catalog=True),
+        "Connect": {"Native": True} if connect.get("Native") else {},
+        **locality,
+        "PeerName": "",
+    }
+
+
+def proxy_row(proxy: Mapping[str, Any], *, of_catalog: bool) -> Json:
+    """Return the `Proxy` of a service: the catalog tells `Mode` and `Datacenter` even when they are empty."""
+    row: Json = {}
+    for name in ("DestinationServiceName", "DestinationServiceID", "LocalServiceAddress", "LocalServicePort"):
+        if proxy.get(name):
+            row[name] = proxy[name]
+    if proxy.get("LocalServiceSocketPath"):
+        row["LocalServiceSocketPath"] = proxy["LocalServiceSocketPath"]
+    if of_catalog or proxy.get("Mode"):
+        row["Mode"] = proxy.get("Mode") or ""
+    if proxy.get("Config"):
+        row["Config"] = proxy["Config"]
+    if proxy.get("Upstreams"):
+        row["Upstreams"] = [_upstream_row(upstream, of_catalog=of_catalog) for upstream in proxy["Upstreams"]]
+    mode = (proxy.get("MeshGateway") or {}).get("Mode")
+    row["MeshGateway"] = {"Mode": mode} if mode else {}
+    row["Expose"] = {key: value for key, value in (proxy.get("Expose") or {}).items() if value}
+    if any((proxy.get("TransparentProxy") or {}).values()):
+        row["TransparentProxy"] = {key: value for key, value in proxy["TransparentProxy"].items() if value}
+    for name in ("EnvoyExtensions", "MutualTLSMode", "AccessLogs"):
+        if proxy.get(name):
+            row[name] = proxy[name]
+    return row
+
+
+def _upstream_row(upstream: Mapping[str, Any], *, of_catalog: bool) -> Json:
+    row: Json = {"DestinationType": upstream.get("DestinationType") or "service"}
+    names = ("DestinationNamespace", "DestinationPartition", "DestinationPeer", "DestinationName", "Datacenter")
+    for name in (*names, "LocalBindAddress", "LocalBindPort", "LocalBindSocketPath", "LocalBindSocketMode", "Config"):
+        if upstream.get(name) or (of_catalog and name == "Datacenter"):
+            row[name] = upstream.get(name) or ""
+    mode = (upstream.get("MeshGateway") or {}).get("Mode")
+    row["MeshGateway"] = {"Mode": mode} if mode else {}
+    return row
+
+
+def catalog_row(node: Mapping[str, Any], service: Mapping[str, Any]) -> Json:
+    """Return a row of `GET /v1/catalog/service/:service`."""
+    tagged = {"ServiceTaggedAddresses": service["TaggedAddresses"]} if service.get("TaggedAddresses") else {}
+    return {
+        "ID": node["ID"],
+        "Node": node["Node"],
+        "Address": node["Address"],
+        "Datacenter": node["Datacenter"],
+        "TaggedAddresses": node["TaggedAddresses"],
+        "NodeMeta": node["Meta"],
+        "ServiceKind": service.get("Kind", ""),
+        "ServiceID": service["ID"],
+        "ServiceName": service["Service"],
+        "ServiceTags": service["Tags"],
+        "ServiceAddress": service["Address"],
+        **tagged,
+        "ServiceWeights": service["Weights"],
+        "ServiceMeta": service["Meta"] or {},
+        "ServicePort": service["Port"],
+        "ServiceSocketPath": service.get("SocketPath", ""),
+        "ServiceEnableTagOverride": service["EnableTagOverride"],
+        "ServiceProxy": service["Proxy"],
+        "ServiceConnect": service["Connect"],
+        "ServiceLocality": service.get("Locality"),
+        "CreateIndex": service["CreateIndex"],
+        "ModifyIndex": service["ModifyIndex"],
+    }

@@ -1,0 +1,400 @@
+"""Service and check definitions as they are registered: decoding with Consul's spellings, and what Consul refuses.
+
+Keys match in any case; a few have a snake_case spelling besides; unknown keys are refused. Source: Consul's HTTP API,
+`PUT /v1/agent/service/register`, `PUT /v1/agent/check/register`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lictor.dev.consul.web import Refused
+from policies.durations import parse_duration
+from policies.errors import EntryError
+
+Json = dict[str, Any]
+STATES = ("passing", "warning", "critical")
+GATEWAYS = frozenset({"mesh-gateway", "terminating-gateway", "ingress-gateway", "api-gateway"})
+MOST_META, LONGEST_KEY, LONGEST_VALUE, MOST_WEIGHT = 64, 128, 512, 65535
+
+_TEXT, _INTEGER, _FLAG, _FREE, _DURATION = "string", "int", "bool", "any", "duration"
+_STRINGS, _META = ["string"], {"": "string"}
+Shape = Any  # a word above, [shape of the elements], {"": shape of the values}, or {field: shape}
+
+_MESH_GATEWAY = {"Mode": _TEXT}
+_EXPOSE = {
+    "Checks": _FLAG,
+    "Paths": [
+        {"ListenerPort": _INTEGER, "Path": _TEXT, "LocalPathPort": _INTEGER, "Protocol": _TEXT, "ParsedFromCheck": _FLAG}
+    ],
+}
+UPSTREAM = {
+    "DestinationType": _TEXT,
+    "DestinationNamespace": _TEXT,
+    "DestinationPartition": _TEXT,
+    "DestinationPeer": _TEXT,
+    "DestinationName": _TEXT,
+    "Datacenter": _TEXT,
+    "LocalBindAddress": _TEXT,
+    "LocalBindPort": _INTEGER,
+    "LocalBindSocketPath": _TEXT,
+    "LocalBindSocketMode": _TEXT,
+    "Config": _FREE,
+    "MeshGateway": _MESH_GATEWAY,
+    "CentrallyConfigured": _FLAG,
+}
+PROXY = {
+    "DestinationServiceName": _TEXT,
+    "DestinationServiceID": _TEXT,
+    "LocalServiceAddress": _TEXT,
+    "LocalServicePort": _INTEGER,
+    "LocalServiceSocketPath": _TEXT,
+    "Mode": _TEXT,
+    "Config": _FREE,
+    "Upstreams": [UPSTREAM],
+    "EnvoyExtensions": _FREE,
+    "MeshGateway": _MESH_GATEWAY,
+    "Expose": _EXPOSE,
+    "TransparentProxy": {"OutboundListenerPort": _INTEGER, "DialedDirectly": _FLAG},
+    "MutualTLSMode": _TEXT,
+    "AccessLogs": _FREE,
+}
+CHECK = {
+    "CheckID": _TEXT,
+    "Name": _TEXT,
+    "Status": _TEXT,
+    "Notes": _TEXT,
+    "ScriptArgs": _STRINGS,
+    "HTTP": _TEXT,
+    "H2PING": _TEXT,
+    "H2PingUseTLS": _FLAG,
+    "Header": {"": _STRINGS},
+    "Method": _TEXT,
+    "Body": _TEXT,
+    "DisableRedirects": _FLAG,
+    "TCP": _TEXT,
+    "TCPUseTLS": _FLAG,
+    "UDP": _TEXT,
+    "Interval": _DURATION,
+    "AliasNode": _TEXT,
+    "AliasService": _TEXT,
+    "DockerContainerID": _TEXT,
+    "Shell": _TEXT,
+    "GRPC": _TEXT,
+    "GRPCUseTLS": _FLAG,
+    "OSService": _TEXT,
+    "TLSServerName": _TEXT,
+    "TLSSkipVerify": _FLAG,
+    "Timeout": _DURATION,
+    "TTL": _DURATION,
+    "SuccessBeforePassing": _INTEGER,
+    "FailuresBeforeWarning": _INTEGER,
+    "FailuresBeforeCritical": _INTEGER,
+    "ProxyHTTP": _TEXT,
+    "ProxyGRPC": _TEXT,
+    "DeregisterCriticalServiceAfter": _DURATION,
+    "OutputMaxSize": _INTEGER,
+}
+_ADDRESSES = {"": {"Address": _TEXT, "Port": _INTEGER}}
+_ENTERPRISE = {"Namespace": _TEXT, "Partition": _TEXT}
+SERVICE: Shape = {
+    "Kind": _TEXT,
+    "ID": _TEXT,
+    "Name": _TEXT,
+    "Tags": _STRINGS,
+    "Address": _TEXT,
+    "TaggedAddresses": _ADDRESSES,
+    "Meta": _META,
+    "Port": _INTEGER,
+    "SocketPath": _TEXT,
+    "Check": CHECK,
+    "Checks": [CHECK],
+    "Weights": {"Passing": _INTEGER, "Warning": _INTEGER},
+    "Token": _TEXT,
+    "EnableTagOverride": _FLAG,
+    "Locality": {"Region": _TEXT, "Zone": _TEXT},
+    "Proxy": PROXY,
+}
+SERVICE["Connect"] = {"Native": _FLAG, "SidecarService": SERVICE}
+CHECK_ALONE: Shape = {**CHECK, "ID": _TEXT, "ServiceID": _TEXT, "Token": _TEXT, **_ENTERPRISE}
+NODE_SERVICE: Shape = {
+    **{name: SERVICE[name] for name in ("Kind", "ID", "Tags", "Address", "TaggedAddresses", "Meta", "Port")},
+    **{name: SERVICE[name] for name in ("SocketPath", "Weights", "EnableTagOverride", "Locality", "Proxy")},
+    "Service": _TEXT,
+    "Connect": {"Native": _FLAG, "SidecarService": SERVICE},
+    "PeerName": _TEXT,
+    "RaftIndex": _FREE,
+}
+_SNAKE = frozenset(
+    {
+        "enable_tag_override", "tagged_addresses", "script_args", "deregister_critical_service_after",
+        "docker_container_id", "tls_server_name", "tls_skip_verify", "tcp_use_tls", "grpc_use_tls", "service_id",
+        "disable_redirects", "destination_service_name", "destination_service_id", "local_service_address",
+        "local_service_port", "local_service_socket_path", "mesh_gateway", "transparent_proxy", "access_logs",
+        "destination_type", "destination_partition", "destination_namespace", "destination_peer", "destination_name",
+        "local_bind_address", "local_bind_port", "local_bind_socket_path", "local_bind_socket_mode", "listener_port",
+        "local_path_port", "parsed_from_check", "sidecar_service",
+    }
+)  # fmt: skip
+
+
+def decode(raw: Any, shape: Shape, *, snake: bool = True) -> Any:
+    """Return a value with the canonical spelling of its keys. Raise Refused (400) as Consul's decoder."""
+    try:
+        return _decode(raw, shape, snake)
+    except ValueError as error:
+        raise Refused(400, f"Request decode failed: {error}") from error
+
+
+def _decode(raw: Any, shape: Shape, snake: bool) -> Any:
+    if raw is None or shape == _FREE:
+        return raw
+    if isinstance(shape, list):
+        if not isinstance(raw, list):
+            raise _mismatch(raw, "[]" + _go_name(shape[0]))
+        return [_decode(element, shape[0], snake) for element in raw]
+    if isinstance(shape, dict):
+        if not isinstance(raw, dict):
+            raise _mismatch(raw, "structs")
+        if "" in shape:
+            return {key: _decode(value, shape[""], snake) for key, value in raw.items()}
+        return _decode_struct(raw, shape, snake)
+    return _decode_scalar(raw, shape)
+
+
+def _decode_struct(raw: Mapping[str, Any], shape: Mapping[str, Shape], snake: bool) -> Json:
+    spelled = {name.lower(): name for name in shape}
+    found: Json = {}
+    for key, value in raw.items():
+        name = spelled.get(key.lower())
+        if name is None and snake and key.lower() in _SNAKE:
+            name = spelled.get(key.replace("_", "").lower())
+        if name is None:
+            if shape.keys() == {"Native", "SidecarService"}:
+                continue  # Consul drops what it does not know here
+            message = f'json: unknown field "{key}"'
+            raise ValueError(message)
+        found[name] = _decode(value, shape[name], snake)
+    return found
+
+
+def _decode_scalar(raw: Any, shape: str) -> Any:
+    if shape == _DURATION:
+        try:
+            return parse_duration(raw, "duration")
+        except EntryError as error:
+            message = f'time: invalid duration "{raw}"'
+            raise ValueError(message) from error
+    good = {
+        _TEXT: isinstance(raw, str),
+        _FLAG: isinstance(raw, bool),
+        _INTEGER: isinstance(raw, int) and not isinstance(raw, bool),
+    }
+    if not good[shape]:
+        raise _mismatch(raw, shape)
+    return raw
+
+
+def _mismatch(raw: Any, wanted: str) -> ValueError:
+    kinds = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+    return ValueError(f"json: cannot unmarshal {kinds.get(type(raw), 'value')} into Go value of type {wanted}")
+
+
+def _go_name(shape: Shape) -> str:
+    return shape if isinstance(shape, str) else "structs"
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+
+def collected(errors: list[str]) -> str:
+    """Return several mistakes as Consul lists them."""
+    count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+    return f"{count} occurred:\n" + "".join(f"\t* {error}\n" for error in errors) + "\n"
+
+
+def check_meta(meta: Mapping[str, str], what: str) -> None:
+    """Refuse metadata that Consul does not keep. `what` is `Service` or `Node`."""
+    prefix = f"Invalid {what} Meta: " if what == "Service" else ""
+    if len(meta) > MOST_META:
+        raise Refused(400, f"{prefix}Node metadata cannot contain more than {MOST_META} key/value pairs")
+    for key, value in meta.items():
+        wrong = _wrong_meta(key, value)
+        if wrong:
+            raise Refused(400, f"{prefix}Couldn't load metadata pair ('{key}', '{value}'): {wrong}")
+
+
+def _wrong_meta(key: str, value: str) -> str:
+    if not key:
+        return "Key cannot be blank"
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
+        return "Key contains invalid characters"
+    if len(key) > LONGEST_KEY:
+        return f"Key is too long (limit: {LONGEST_KEY} characters)"
+    if key.startswith("consul-"):
+        return "Key prefix 'consul-' is reserved for internal use"
+    if len(value) > LONGEST_VALUE:
+        return f"Value is too long (limit: {LONGEST_VALUE} characters)"
+    return ""
+
+
+def check_weights(weights: Mapping[str, int]) -> None:
+    """Refuse weights out of range."""
+    passing, warning = weights.get("Passing", 0), weights.get("Warning", 0)
+    if passing < 1:
+        raise Refused(400, "Invalid Weights: Passing must be greater than 0")
+    if warning < 0:
+        raise Refused(400, "Invalid Weights: Warning must be greater or equal than 0")
+    if passing > MOST_WEIGHT or warning > MOST_WEIGHT:
+        raise Refused(400, f"Invalid Weights: DNS Weight must be between 0 and {MOST_WEIGHT}")
+
+
+def is_any_address(address: str) -> bool:
+    """Return whether an address means every address of a machine."""
+    try:
+        return ipaddress.ip_address(address).is_unspecified
+    except ValueError:
+        return False
+
+
+def service_errors(service: Mapping[str, Any], *, of_agent: bool = False) -> list[str]:
+    """Return what is wrong with a service definition. `of_agent`: its port may still be assigned."""
+    kind, proxy = str(service.get("Kind") or ""), service.get("Proxy") or {}
+    connect = service.get("Connect") or {}
+    errors: list[str] = []
+    if kind == "connect-proxy":
+        if not of_agent and not service.get("Port") and not service.get("SocketPath"):
+            errors.append("Port or SocketPath must be set for a connect-proxy")
+        errors += _proxy_errors(proxy, connect)
+    if kind in GATEWAYS:
+        errors += _gateway_errors(kind, service, proxy, connect)
+    sidecar = connect.get("SidecarService")
+    if sidecar is not None:
+        if sidecar.get("ID"):
+            errors.append("A SidecarService cannot specify an ID as this is managed by the agent")
+        if (sidecar.get("Connect") or {}).get("SidecarService") is not None:
+            errors.append("A SidecarService cannot have a nested SidecarService")
+    if connect.get("Native") and not service.get("Port") and not service.get("SocketPath"):
+        errors.append("Port or SocketPath must be set for a Connect native service.")
+    return errors
+
+
+def _proxy_errors(proxy: Mapping[str, Any], connect: Mapping[str, Any]) -> list[str]:
+    errors: list[str] = []
+    name = str(proxy.get("DestinationServiceName") or "")
+    if not name.strip():
+        errors.append("Proxy.DestinationServiceName must be non-empty for Connect proxy services")
+    if name == "*":
+        errors.append("Proxy.DestinationServiceName must not be a wildcard for Connect proxy services")
+    if connect.get("Native"):
+        errors.append("A Proxy cannot also be Connect Native, only typical services")
+    seen: set[tuple[str, ...]] = set()
+    bound: set[str] = set()
+    for upstream in proxy.get("Upstreams") or ():
+        wrong = _upstream_error(upstream, seen, bound)
+        if wrong:
+            errors.append(wrong)
+    return errors + _expose_errors(proxy)
+
+
+def _upstream_error(upstream: Mapping[str, Any], seen: set[tuple[str, ...]], bound: set[str]) -> str:
+    kind = upstream.get("DestinationType") or "service"
+    name, datacenter = str(upstream.get("DestinationName") or ""), str(upstream.get("Datacenter") or "")
+    port, socket_path = upstream.get("LocalBindPort") or 0, str(upstream.get("LocalBindSocketPath") or "")
+    tests: list[tuple[Callable[[], bool], str]] = [
+        (lambda: kind not in {"service", "prepared_query"}, f'unknown upstream destination type: "{kind}"'),
+        (lambda: not name, "upstream destination name cannot be empty"),
+        (lambda: name == "*", "upstream destination name cannot be a wildcard"),
+        (
+            lambda: bool(upstream.get("DestinationPeer") and datacenter),
+            "upstream cannot specify both destination peer and datacenter",
+        ),
+        (lambda: not port and not socket_path, "upstream local bind port or local socket path must be defined and nonzero"),
+        (
+            lambda: bool(port and socket_path),
+            "only one of upstream local bind port or local socket path can be defined and nonzero",
+        ),
+    ]
+    wrong = next((text for test, text in tests if test()), "")
+    if wrong:
+        return wrong
+    key = (kind, name, datacenter, str(upstream.get("DestinationPeer") or ""))
+    if key in seen:
+        fields = {"type": kind, "name": name, "partition": "", "namespace": "", "peer": key[3], "datacenter": datacenter}
+        return "upstreams cannot contain duplicates of [" + ", ".join(f'{one}="{value}"' for one, value in fields.items()) + "]"
+    seen.add(key)
+    address = socket_path or f"{upstream.get('LocalBindAddress') or '127.0.0.1'}:{port}"
+    if address in bound:
+        which = "upstreams cannot contain duplicates by local bind address and port or unix path"
+        return f'{which}; "{address}" is specified twice'
+    bound.add(address)
+    return ""
+
+
+def _expose_errors(proxy: Mapping[str, Any]) -> list[str]:
+    errors: list[str] = []
+    seen: set[int] = set()
+    for path in (proxy.get("Expose") or {}).get("Paths") or ():
+        port = path.get("ListenerPort") or 0
+        if not path.get("Path"):
+            errors.append("expose.paths: empty path exposed")
+        if port in seen:
+            errors.append("expose.paths: duplicate listener ports exposed")
+        seen.add(port)
+        if not 0 < port <= 65535:  # noqa: PLR2004 - the highest port
+            errors.append(f"expose.paths: invalid listener port: {port}")
+    return errors
+
+
+def _gateway_errors(
+    kind: str, service: Mapping[str, Any], proxy: Mapping[str, Any], connect: Mapping[str, Any]
+) -> list[str]:
+    errors: list[str] = []
+    if not service.get("Port") and kind not in {"ingress-gateway", "api-gateway"}:
+        errors.append(f"Port must be non-zero for a {kind}")
+    if connect.get("SidecarService") is not None:
+        errors.append(f"A {kind} cannot have a sidecar service defined")
+    names = ("DestinationServiceName", "DestinationServiceID", "LocalServiceAddress", "LocalServicePort")
+    errors += [
+        f"The Proxy.{name} configuration is invalid for a {kind}"
+        for name in (*names, "LocalServiceSocketPath", "Upstreams")
+        if proxy.get(name)
+    ]
+    return errors
+
+
+def check_error(check: Mapping[str, Any]) -> str:
+    """Return what is wrong with a check definition, or ""."""
+    probes = ("ScriptArgs", "HTTP", "TCP", "UDP", "GRPC", "H2PING", "OSService")
+    probing = any(check.get(name) for name in probes)
+    alias = bool(check.get("AliasNode") or check.get("AliasService"))
+    interval, ttl = check.get("Interval") or 0, check.get("TTL") or 0
+    if interval > 0 and ttl > 0:
+        return "Interval and TTL cannot both be specified"
+    if probing and interval <= 0:
+        return "Interval must be > 0 for Script, HTTP, H2PING, TCP, UDP or OSService checks"
+    if probing and alias:
+        return "Interval cannot be set for Alias checks"
+    if alias and ttl > 0:
+        return "TTL must be not be set for Alias checks"
+    if not probing and not alias and ttl <= 0:
+        return "TTL must be > 0 for TTL checks"
+    if (check.get("OutputMaxSize") or 0) < 0:
+        return "MaxOutputMaxSize must be positive"
+    if (check.get("FailuresBeforeWarning") or 0) > (check.get("FailuresBeforeCritical") or 0):
+        return "FailuresBeforeWarning can't be higher than FailuresBeforeCritical"
+    return ""
+
+
+def check_types(definition: Mapping[str, Any]) -> list[Json]:
+    """Return the checks of a definition (`Check` and `Checks`). Raise Refused for one that cannot be."""
+    checks = [check for check in (definition.get("Check"), *(definition.get("Checks") or ())) if check]
+    for check in checks:
+        if wrong := check_error(check):
+            raise Refused(400, f"Invalid check: {wrong}")
+        if check.get("Status") and check["Status"] not in STATES:
+            raise Refused(400, "Status for checks must 'passing', 'warning', 'critical'")
+    return checks

@@ -1,0 +1,125 @@
+"""Which services a gateway ties to the mesh: the rows of `GET /v1/catalog/gateway-services/:gateway`.
+
+Wildcards are expanded against the catalog: an ingress takes services with an instance in the mesh and, on an http-like
+listener, of its protocol; a terminating gateway takes services with an instance outside of the mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lictor.dev.consul.state import Json, State
+
+
+def gateway_services(state: State, gateway: str) -> list[Json]:
+    """Return the rows of a gateway, by service, port and protocol."""
+    tables = state.tables
+    ingress = tables.entries.get("ingress-gateway", gateway)
+    terminating = tables.entries.get("terminating-gateway", gateway)
+    rows: list[Json] = []
+    if ingress is not None:
+        rows = list(_ingress_rows(state, ingress))
+    elif terminating is not None:
+        rows = list(_terminating_rows(state, terminating))
+    return sorted(rows, key=lambda row: (row["Service"]["Name"], row.get("Port", 0)))
+
+
+def _ingress_rows(state: State, entry: Mapping[str, Any]) -> Iterable[Json]:
+    for listener in entry.get("Listeners") or ():
+        protocol = listener.get("Protocol") or "tcp"
+        named = [service["Name"] for service in listener.get("Services") or ()]
+        for service in listener.get("Services") or ():
+            if service["Name"] != "*":
+                yield _row(state, entry, "ingress-gateway", service["Name"], service, listener, protocol)
+                continue
+            for name in mesh_services(state):
+                if name in _plain_services(state) and name not in named and service_protocol(state, name) == protocol:
+                    wild = {**service, "FromWildcard": True}
+                    yield _row(state, entry, "ingress-gateway", name, wild, listener, protocol)
+
+
+def _terminating_rows(state: State, entry: Mapping[str, Any]) -> Iterable[Json]:
+    named = [service["Name"] for service in entry.get("Services") or ()]
+    for service in entry.get("Services") or ():
+        if service["Name"] != "*":
+            yield _row(state, entry, "terminating-gateway", service["Name"], service, {}, "")
+            continue
+        for name in outside_services(state):
+            if name not in named:
+                yield _row(state, entry, "terminating-gateway", name, {**service, "FromWildcard": True}, {}, "")
+
+
+def _row(
+    state: State,
+    entry: Mapping[str, Any],
+    kind: str,
+    name: str,
+    service: Mapping[str, Any],
+    listener: Mapping[str, Any],
+    protocol: str,
+) -> Json:
+    row: Json = {"Gateway": {"Name": entry["Name"]}, "Service": {"Name": name}, "GatewayKind": kind}
+    if listener.get("Port"):
+        row["Port"] = listener["Port"]
+    if protocol:
+        row["Protocol"] = protocol
+    if service.get("Hosts"):
+        row["Hosts"] = service["Hosts"]
+    for field in ("CAFile", "CertFile", "KeyFile", "SNI"):
+        if service.get(field):
+            row[field] = service[field]
+    if service.get("FromWildcard"):
+        row["FromWildcard"] = True
+    if kind == "terminating-gateway" and not service.get("DisableAutoHostRewrite"):
+        row["AutoHostRewrite"] = True
+    index = state.tables.entry_indexes.get((kind, entry["Name"].lower()), (1, 1))[1]
+    return {**row, "CreateIndex": index, "ModifyIndex": index}
+
+
+def mesh_services(state: State) -> list[str]:
+    """Return the services with an instance in the mesh."""
+    names = set()
+    for row in state.tables.services.values():
+        if row.get("Kind") == "connect-proxy":
+            names.add(row["Proxy"].get("DestinationServiceName", ""))
+        elif row["Connect"].get("Native"):
+            names.add(row["Service"])
+    return sorted(names - {""})
+
+
+def _plain_services(state: State) -> set[str]:
+    return {row["Service"] for row in state.tables.services.values() if not row.get("Kind")}
+
+
+def outside_services(state: State) -> list[str]:
+    """Return the typical services with an instance that no proxy stands for."""
+    return sorted(
+        {
+            row["Service"]
+            for row in state.tables.services.values()
+            if not row.get("Kind") and not row["Connect"].get("Native") and row["Service"] != "consul"
+        }
+        - set(mesh_services(state))
+    )
+
+
+def service_protocol(state: State, name: str) -> str:
+    """Return a service's protocol as central config has it."""
+    entries = state.tables.entries
+    defaults = entries.get("service-defaults", name)
+    if defaults is not None and defaults.get("Protocol"):
+        return str(defaults["Protocol"])
+    common = (entries.get("proxy-defaults", "global") or {}).get("Config") or {}
+    return str(common.get("protocol") or "tcp")
+
+
+def exposing(state: State, service: str) -> list[str]:
+    """Return the ingress gateways that expose a service."""
+    gateways = [entry["Name"] for entry in state.tables.entries.of_kind("ingress-gateway")]
+    wanted = service.lower()
+    return [
+        name
+        for name in gateways
+        if wanted in {row["Service"]["Name"].lower() for row in gateway_services(state, name)}
+    ]

@@ -1,0 +1,94 @@
+"""Intentions as rows: made of `service-intentions` entries, in Consul's order, and asked at L4.
+
+Source: Consul's HTTP API, "Intentions". The decision itself is that of policies/intentions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lictor.dev.consul.state import Json, State
+from lictor.dev.consul.web import Refused
+from policies.intentions import Action, Decision, parse_intentions
+
+KIND = "service-intentions"
+ENTERPRISE = "Namespaces is a Consul Enterprise feature"
+
+
+def rows_of(state: State, entry: Mapping[str, Any]) -> list[Json]:
+    """Return an entry's sources as rows."""
+    created, modified = state.tables.entry_indexes[KIND, entry["Name"].lower()]
+    rows = []
+    for source in entry.get("Sources") or ():
+        row: Json = {}
+        if source.get("LegacyID"):
+            row = {"CreatedAt": source.get("LegacyCreateTime"), "UpdatedAt": source.get("LegacyUpdateTime")}
+            row["ID"] = source["LegacyID"]
+        if source.get("Description"):
+            row["Description"] = source["Description"]
+        row |= {"SourceNS": "default", "SourceName": source["Name"]}
+        if source.get("Peer"):
+            row["SourcePeer"] = source["Peer"]
+        row |= {"DestinationNS": "default", "DestinationName": entry["Name"], "SourceType": "consul"}
+        for field in ("Action", "Permissions", "JWT"):
+            if source.get(field):
+                row[field] = source[field]
+        if "JWT" not in row and entry.get("JWT"):
+            row["JWT"] = entry["JWT"]
+        meta = source.get("LegacyMeta") or (entry.get("Meta") if not source.get("LegacyID") else None)
+        if meta:
+            row["Meta"] = meta
+        row["Precedence"] = source["Precedence"]
+        if source.get("LegacyID"):
+            row["Hash"] = "legacy"
+        rows.append({**row, "CreateIndex": created, "ModifyIndex": modified})
+    return rows
+
+
+def every(state: State) -> list[Json]:
+    """Return all rows in order of precedence."""
+    return ordered(row for entry in state.tables.entries.of_kind(KIND) for row in rows_of(state, entry))
+
+
+def ordered(rows: Iterable[Json]) -> list[Json]:
+    """Return rows in Consul's order: precedence, then names."""
+    return sorted(
+        rows,
+        key=lambda row: (-row["Precedence"], row.get("SourcePeer", ""), row["SourceName"], row["DestinationName"]),
+    )
+
+
+def matching(state: State, by: str, name: str) -> list[Json]:
+    """Return the rows that concern a destination (or a source): its own and those of `*`."""
+    wanted = name or "*"
+    if by == "destination":
+        names = {wanted.lower(), "*"}
+        return [row for row in every(state) if row["DestinationName"].lower() in names]
+    return [row for row in every(state) if row["SourceName"] in {wanted, "*"}]
+
+
+def decide(state: State, source: str, destination: str, default: Action) -> Decision:
+    """Return what a tcp connection is told."""
+    parsed, _ = parse_intentions(matching(state, "destination", destination))
+    return parsed.for_source(source, default).connection
+
+
+def exact(state: State, source: str, destination: str) -> Json | None:
+    """Return the row with exactly these names."""
+    entry = state.tables.entries.get(KIND, destination)
+    if entry is None:
+        return None
+    peer, _, name = source.partition("/") if source.startswith("peer:") else ("", "", source)
+    wanted = (peer.removeprefix("peer:"), name)
+    return next((row for row in rows_of(state, entry) if (row.get("SourcePeer", ""), row["SourceName"]) == wanted), None)
+
+
+def parse_name(text: str, which: str, *, strict: bool = True, indexed: bool = False) -> str:
+    """Return the service of `name`, `default/name` or `default/default/name`. Raise Refused."""
+    parts = text.split("/")
+    if len(parts) > 3:  # noqa: PLR2004 - partition, namespace, name
+        raise Refused(500, f'{which} "{text}" is invalid: input can contain at most two \'/\'')
+    if len(parts) > 1 and parts[-2] != "default" and strict:
+        raise Refused(500, f'Invalid {which} namespace "{parts[-2]}": {ENTERPRISE}', indexed=indexed)
+    return parts[-1]
