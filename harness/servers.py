@@ -16,6 +16,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -253,6 +254,23 @@ class ConsulServer:
         self.wait_ready()
 
 
+@dataclass(slots=True)
+class DevServers(ConsulServer):
+    """The embedded Consul; `vault` is the embedded Vault beside it, in the same process."""
+
+    vault_port: int = 0
+
+    @property
+    def vault(self) -> VaultServer:
+        """Return the Vault side."""
+        return VaultServer(self.program, self.vault_port, ROOT_TOKEN)
+
+    def fault(self, **faults: object) -> None:
+        """Switch faults on; without any, everything is well again."""
+        method = "PUT" if faults else "DELETE"
+        http_json(f"{self.http_addr}/dev/faults", method, faults or None)
+
+
 @contextlib.contextmanager
 def consul_server(
     *, acl: bool = False, settings: Mapping[str, Any] | None = None, folder: Path | None = None
@@ -306,6 +324,28 @@ def consul_server(
         server.program.start()
         server.wait_ready()
         yield server
+
+
+@contextlib.contextmanager
+def dev_server(*, acl: bool = False, arguments: Sequence[str] = (), default_intention_policy: str = "") -> Iterator[DevServers]:
+    """Run the embedded servers as a user does: `lictor dev`. With `acl`, default deny and a management token."""
+    with tempfile.TemporaryDirectory(prefix="lictor-dev-") as name:
+        folder = Path(name)
+        http, vault = free_ports(2)
+        words = [sys.executable, "-m", "lictor", "dev", "--http-port", str(http), "--vault-port", str(vault), *arguments]
+        if acl:
+            (folder / "management").write_text(MANAGEMENT_TOKEN)
+            words += ["--acl", "--default-policy", "deny", "--management-token-file", str(folder / "management")]
+        if default_intention_policy:
+            words += ["--default-intention-policy", default_intention_policy]
+        program = Program("dev", words, folder, {"PYTHONPATH": str(REPOSITORY)})
+        server = DevServers(program, http, 0, token=MANAGEMENT_TOKEN if acl else "", vault_port=vault)
+        try:
+            program.start()
+            server.wait_ready()
+            yield server
+        finally:
+            program.stop()
 
 
 @dataclass(slots=True)

@@ -18,7 +18,8 @@ from controlplane.issuer.settings import vault_settings
 from controlplane.registration import Definition, gateway_definition
 from gateway.config import read_gateway
 from lictor import __version__
-from lictor.flags import add, add_agent_flags, agent_overrides, environment_default, ignored
+from lictor.commands import dev
+from lictor.flags import Words, add, add_agent_flags, agent_overrides, environment_default, ignored, word
 from policies.errors import ConfigError, MeshError, Problem
 from policies.snapshot import Role
 from sidecar.config import parse_address, read_sidecar
@@ -26,6 +27,7 @@ from sidecar.logs import LEVELS, configure
 from sidecar.settings import DEFAULT_ADMIN, DRAIN_SECONDS, ProcessSettings
 
 log = structlog.get_logger(__name__)
+COMMANDS = (dev,)
 
 _SIDECAR_EXAMPLES = """examples:
   lictor sidecar --sidecar-for web-1                    the sidecar that is registered for the instance web-1
@@ -45,6 +47,8 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
     parser = _parser()
     arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
     try:
+        if hasattr(arguments, "run"):
+            return int(arguments.run(arguments, variables))
         settings = _settings(arguments, variables)
     except ConfigError as error:
         _print_problems(error)
@@ -98,23 +102,16 @@ def _print_problems(error: ConfigError) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("lictor", description="A service mesh on Consul and Vault.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"lictor {__version__}")
-    words = parser.add_subparsers(dest="word", required=True, metavar="sidecar | gateway")
+    words = parser.add_subparsers(dest="word", required=True, metavar="WORD")
     _sidecar_flags(_word(words, "sidecar", "run the proxy beside one service instance", _SIDECAR_EXAMPLES))
     _gateway_flags(_word(words, "gateway", "run the proxy at the edge", _GATEWAY_EXAMPLES))
+    for command in COMMANDS:
+        command.add_to(words)
     return parser
 
 
-def _word(
-    words: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, examples: str
-) -> argparse.ArgumentParser:
-    parser = words.add_parser(
-        name,
-        help=text,
-        description=text,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _word(words: Words, name: str, text: str, examples: str) -> argparse.ArgumentParser:
+    parser = word(words, name, text, examples)
     add(parser, "config", metavar="FILE", type=Path, help="YAML with everything; see the manual")
     add(parser, "check", action="store_true", help="read the settings, tell every mistake, and stop")
     add(parser, "proxy-id", metavar="ID", help="a proxy that is registered with this agent")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from policies.errors import ConfigError, Problem
 
@@ -24,6 +25,21 @@ AGENT_FLAGS = {
 }
 _WITHOUT_MEANING = ("grpc-addr", "grpc-ca-file", "envoy-binary", "admin-access-log-path", "envoy-version")
 _WITHOUT_MEANING_SWITCHES = ("ignore-envoy-compatibility", "no-central-config", "stale", "omit-deprecated-tags")
+
+
+Words: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - argparse gives it no other name
+
+
+def word(words: Words, name: str, text: str, examples: str) -> argparse.ArgumentParser:
+    """Add a word to the command line, with examples under its help."""
+    return words.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
 
 
 def add(parser: argparse._ActionsContainer, name: str, **named: object) -> None:
