@@ -14,7 +14,7 @@ import base64
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -186,17 +186,23 @@ def _check(where: str, status: int, text: str, index: str) -> None:
     said = text.strip()[:500] or f"status {status}"
     if status < 300:  # noqa: PLR2004
         return
+    error = _error_of(where, status, said, index)
+    error.status = status
+    raise error
+
+
+def _error_of(where: str, status: int, said: str, index: str) -> CatalogError:
     if status == 403:  # noqa: PLR2004
-        raise CatalogForbidden(where, said)
+        return CatalogForbidden(where, said)
     if status == 404:  # noqa: PLR2004
         missing = CatalogNotFound(where, said)
         missing.index = index
-        raise missing
+        return missing
     if status == 429:  # noqa: PLR2004
-        raise CatalogRateLimited(where, said)
+        return CatalogRateLimited(where, said)
     if status >= 500:  # noqa: PLR2004
-        raise CatalogFault(where, said)
-    raise CatalogRefused(where, f"status {status}: {said}")
+        return CatalogFault(where, said)
+    return CatalogRefused(where, said)
 
 
 class _Client(base.Consul):  # type: ignore[misc]
@@ -328,6 +334,14 @@ class Catalog:
         _guard(service_id)
         word = "true" if enable else "false"
         await self._client.agent.service.maintenance(quote(service_id, safe=""), word, reason=reason)
+
+    async def ask(self, method: str, parts: Sequence[str], query: Mapping[str, str], body: object = None) -> Any:
+        """Return the decoded answer of any path: what the operator's command line asks. None for an empty one."""
+        where = path(*(Segment(part) for part in parts))
+        send = getattr(self._client.http, method.lower())
+        named: dict[str, Any] = {} if method == "GET" else {"data": "" if body is None else json.dumps(body)}
+        response = await send(_raw, where, params=list(query.items()), headers=self._authorization(), **named)
+        return await _decode(response, where) if response.content else None
 
     # --- how ---
 

@@ -84,7 +84,9 @@ class ChainError(EntryError):
 
 
 class CatalogError(MeshError):
-    """Consul did not give what was asked. `where` is the method and path, never a token."""
+    """Consul did not give what was asked. `where` is the method and path, never a token; `status` 0 is no answer."""
+
+    status: int = 0
 
     def __init__(self, where: str, detail: str) -> None:
         super().__init__(f"{where}: {detail}")
