@@ -19,6 +19,7 @@ from policies.entries.check_common import (
     is_domain_name,
     meta_errors,
 )
+from policies.entries.check_extensions import extension_errors
 from policies.entries.check_resolver import check_locality
 from policies.entries.gotext import quote, several
 from policies.entries.scalars import Refused, scalar
@@ -32,9 +33,6 @@ _PROTOCOLS = frozenset({"", "tcp", "http", "http2", "grpc"})
 _MUTUAL_TLS = ("", "strict", "permissive")
 _BALANCE = frozenset({"", "exact_balance"})
 _FAILOVER_MODES = frozenset({"", "sequential", "order-by-locality"})
-_EXTENSIONS = frozenset(
-    f"builtin/{name}" for name in ("aws/lambda", "ext-authz", "lua", "otel-access-logging", "property-override", "wasm")
-)
 _LONGEST_SOCKET_FOLDER = 70
 _HIGHEST_PORT = 65535
 _SLASHES = (
@@ -77,7 +75,7 @@ def check_service_defaults(entry: Entry) -> None:
     errors += _destination_errors(entry["Destination"])
     if entry["RateLimits"] is not None:
         errors.append("invalid rate_limits config. Rate limiting is a consul enterprise feature")
-    errors += _extension_errors(entry)
+    errors += extension_errors(entry)
     _check_mutual_tls(entry)
     if errors:
         raise EntryError(several(errors))
@@ -149,19 +147,6 @@ def _is_address(address: str) -> bool:
     return "%" not in address
 
 
-def _extension_errors(entry: Entry) -> list[str]:
-    errors = []
-    for position, extension in enumerate(entry["EnvoyExtensions"] or ()):
-        name = extension["Name"]
-        if not name:
-            errors.append(f"invalid EnvoyExtensions[{position}]: Name is required")
-        elif name not in _EXTENSIONS:
-            errors.append(
-                f"invalid EnvoyExtensions[{position}][{name}]: name {quote(name)} is not a built-in extension"
-            )
-    return errors
-
-
 def _check_mutual_tls(entry: Entry) -> None:
     mode = entry["MutualTLSMode"]
     if mode not in _MUTUAL_TLS:
@@ -203,7 +188,7 @@ def check_proxy_defaults(entry: Entry) -> None:
             f"Config: envoy_hcp_metrics_bind_socket_dir length {byte_length(folder)} "
             f"exceeds max {_LONGEST_SOCKET_FOLDER}"
         )
-    errors = _extension_errors(entry)
+    errors = extension_errors(entry)
     if errors:
         raise EntryError(several(errors))
     if (entry["FailoverPolicy"] or {"Mode": ""})["Mode"] not in _FAILOVER_MODES:

@@ -12,7 +12,7 @@ from typing import Any
 from policies.entries import gotext
 from policies.entries.scalars import Refused, scalar
 from policies.entries.schemas import SCHEMAS
-from policies.entries.shapes import Anything, Bytes, Listing, Optional, Shape, Struct, Table, zero
+from policies.entries.shapes import Anything, Bytes, Listing, Moment, Optional, Shape, Struct, Table, zero
 from policies.errors import EntryError
 
 _NOT_A_KEY = frozenset({"CreateIndex", "ModifyIndex", "kind", "Kind"})
@@ -85,6 +85,9 @@ class _Decoder:
                 return self._table(name, data, of)
             case Anything():
                 return data
+            case Moment() if isinstance(data, dict):
+                self._struct(name, data, Struct({}))  # a time has no fields that could be given
+                return ""
             case _:
                 return scalar(name, data, shape)
 

@@ -124,15 +124,14 @@ def parse_whole(text: str, bits: int, *, signed: bool) -> int:
 
 
 def _magnitude(digits: str) -> int | None:
-    base = _PREFIXES.get(digits[:2].lower(), 10)
-    if base == 10 and digits.startswith("0") and len(digits) > 1:  # noqa: PLR2004 - 010 is octal
-        base, digits = 8, digits[1:].removeprefix("_")
-    elif base != 10:  # noqa: PLR2004
-        digits = digits[2:].removeprefix("_")
-    if not digits or not digits.isascii() or not all(part.isalnum() for part in digits.split("_")):
+    """Return a literal of Go without its sign: 0x, 0b, 0o and a leading 0 choose the base, `_` may stand between."""
+    base = _PREFIXES.get(digits[:2].lower(), 8 if digits.startswith("0") and len(digits) > 1 else 10)
+    body = digits[2:].removeprefix("_") if digits[:2].lower() in _PREFIXES else digits
+    parts = body.split("_")
+    if not body.isascii() or not all(part.isalnum() for part in parts):
         return None
     try:
-        return int(digits.replace("_", "") if base != 10 or "_" not in digits else "x", base)  # noqa: PLR2004
+        return int("".join(parts), base)
     except ValueError:
         return None
 
