@@ -16,7 +16,7 @@ setup: .venv/.ready
 servers: setup
 	$(BIN)/python scripts/servers
 
-demo: servers
+demo: setup $(if $(REAL),servers)
 	$(BIN)/python -m harness.demo
 
 test: servers

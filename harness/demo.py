@@ -1,5 +1,6 @@
 """`make demo`: the mesh on this machine, and what one does with it, with its real output.
 
+On the embedded servers, with nothing but Python; with REAL=1 on a real Consul and a real Vault API: the same story.
 Stays up until Ctrl-C. With ONCE=1 it checks everything that it shows and ends by itself, with exit code 0 if all of it
 is as it must be.
 """
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from harness.servers import consul_program, free_ports
 from harness.world import GATEWAY, World, world
@@ -88,7 +90,7 @@ def tell(story: Story, mesh: World) -> None:
     story.show(f"curl -i -X POST -H 'Host: api.example.com' {url}/orders", "\n".join(kept))
     story.expect("POST is denied", "403" in said and "RBAC: access denied" in said)
 
-    story.step("3. An intention by the stock command line: web may not call db any more, and again")
+    story.step("3. An intention on the command line: web may not call db any more, and again")
     story.show(_ask_db_command(mesh), _ask_db(mesh))
     story.expect("db answers", _ask_db(mesh) == "db: hello")
     _consul(story, mesh, "intention", "delete", "web", "db")
@@ -101,7 +103,7 @@ def tell(story: Story, mesh: World) -> None:
     story.expect("db answers again", until(lambda: _ask_db(mesh) == "db: hello", 3) is not None)
     story.show(_ask_db_command(mesh), _ask_db(mesh))
 
-    story.step("4. The split: 80/20, then 50/50 by `consul config write`")
+    story.step(f"4. The split: 80/20, then 50/50 by `{_operator(mesh)} config write`")
     counted = answers(f"{url}/", *api, count=SPLIT_REQUESTS)
     story.show(f"{SPLIT_REQUESTS} x curl -H 'Host: api.example.com' {url}/", _shares(counted))
     story.expect("the split is 80/20", 0.72 < counted["api v1"] / SPLIT_REQUESTS < 0.88)
@@ -132,7 +134,12 @@ def tell(story: Story, mesh: World) -> None:
 
 def _consul(story: Story, mesh: World, *arguments: str) -> None:
     done = mesh.consul_cli(*arguments)
-    story.show(f"consul {shlex.join(arguments)}", done.stdout + done.stderr)
+    story.show(f"{_operator(mesh)} {shlex.join(arguments)}", done.stdout + done.stderr)
+
+
+def _operator(mesh: World) -> str:
+    """Return the name of the command line: `consul`, or `lictor`, which has the same words."""
+    return "lictor" if mesh.embedded else "consul"
 
 
 def _ask_db(mesh: World) -> str:
@@ -163,13 +170,18 @@ def _serial_command(mesh: World) -> str:
 
 def manual(mesh: World) -> None:
     print(f"\n{BOLD}The mesh stays up until Ctrl-C.{PLAIN} In another terminal:\n")
-    print(f"  export PATH={consul_program().parent}:$PATH")
+    folder = Path(sys.executable).parent if mesh.embedded else consul_program().parent
+    print(f"  export PATH={folder}:$PATH")
     print(f"  export CONSUL_HTTP_ADDR={mesh.consul.http_addr}")
     print(f"  export CONSUL_HTTP_TOKEN_FILE={mesh.token_file('operator')}")
-    print("  consul intention delete web api && consul intention create -deny web api")
+    if mesh.embedded:
+        print("  lictor intention create -replace -deny web api")
+    else:
+        print("  consul intention delete web api && consul intention create -deny web api")
     print(f"  curl -H 'Host: web.example.com' {mesh.url}/")
     print(f"\n  gateway     {mesh.url}")
-    print(f"  Consul UI   {mesh.consul.http_addr}/ui   (token: {mesh.token_file('operator')})")
+    if not mesh.embedded:
+        print(f"  Consul UI   {mesh.consul.http_addr}/ui   (token: {mesh.token_file('operator')})")
     for name, proxy in mesh.proxies.items():
         print(f"  {name:<11} http://127.0.0.1:{proxy.admin_port}/ready /metrics /config_dump /certs")
     sys.stdout.flush()
@@ -187,10 +199,10 @@ def _gateway_port() -> int:
 
 def main() -> int:
     story = Story()
-    once = os.environ.get("ONCE") == "1"
+    once, embedded = os.environ.get("ONCE") == "1", os.environ.get("REAL") != "1"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        with world(story.progress, "30s", gateway_port=_gateway_port()) as mesh:
+        with world(story.progress, "30s", gateway_port=_gateway_port(), embedded=embedded) as mesh:
             until(lambda: curl("-H", "Host: web.example.com", f"{mesh.url}/").startswith("web v1 -> api: api v"), 15)
             story.progress(f"the mesh is up: {GATEWAY} -> web -> api v1, v2")
             tell(story, mesh)

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -263,7 +264,8 @@ class DevServers(ConsulServer):
     @property
     def vault(self) -> VaultServer:
         """Return the Vault side."""
-        return VaultServer(self.program, self.vault_port, ROOT_TOKEN)
+        key = re.findall(r"unseal key: (\S+)", self.program.log)
+        return VaultServer(self.program, self.vault_port, ROOT_TOKEN, key[-1] if key else "")
 
     def fault(self, **faults: object) -> None:
         """Switch faults on; without any, everything is well again."""
@@ -332,7 +334,8 @@ def dev_server(*, acl: bool = False, arguments: Sequence[str] = (), default_inte
     with tempfile.TemporaryDirectory(prefix="lictor-dev-") as name:
         folder = Path(name)
         http, vault = free_ports(2)
-        words = [sys.executable, "-m", "lictor", "dev", "--http-port", str(http), "--vault-port", str(vault), *arguments]
+        words = [sys.executable, "-m", "lictor", "dev", "--http-port", str(http), "--vault-port", str(vault)]
+        words += ["--state", str(folder / "state.json"), *arguments]
         if acl:
             (folder / "management").write_text(MANAGEMENT_TOKEN)
             words += ["--acl", "--default-policy", "deny", "--management-token-file", str(folder / "management")]

@@ -1,10 +1,12 @@
-"""A whole mesh on real servers: Consul with ACLs, its CA in Vault, sidecars with leaves from Vault, an ingress gateway.
+"""A whole mesh: Consul with ACLs, its CA in Vault, sidecars with leaves from Vault, an ingress gateway.
 
-Prepared by the very scripts in consul/ and vault/ that an operator runs. Used by the demo and by tests.
+On real servers it is prepared by the very scripts in consul/ and vault/ that an operator runs; on the embedded ones by
+their twin in `lictor/dev/mesh.py`, without a binary but Python. Used by the demo and by tests.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -20,14 +22,18 @@ import yaml
 from harness.servers import (
     REPOSITORY,
     ConsulServer,
+    DevServers,
     Program,
     VaultServer,
     consul_program,
     consul_server,
+    dev_server,
     free_ports,
     http_json,
     vault_server,
 )
+from lictor.dev.mesh import Preparation
+from lictor.documents import read_file
 
 SIDECARS = ("web", "api", "db")
 GATEWAY = "edge"
@@ -60,6 +66,7 @@ class World:
     trust_domain: str
     gateway_port: int
     ports: Mapping[str, int]
+    embedded: bool = False
     proxies: dict[str, Proxy] = field(default_factory=dict)
     apps: dict[str, Program] = field(default_factory=dict)
 
@@ -72,16 +79,22 @@ class World:
         """Return the file with the Consul token of a service, or of `operator`."""
         return self.folder / "tokens" / name
 
+    @property
+    def command_line(self) -> list[str]:
+        """Return the operator's command line: the stock one, or ours where only Python is needed."""
+        return [sys.executable, "-m", "lictor"] if self.embedded else [str(consul_program())]
+
     def consul_cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run the stock command line as the operator."""
+        """Run the command line as the operator."""
         return subprocess.run(
-            [str(consul_program()), *arguments],
+            [*self.command_line, *arguments],
             capture_output=True,
             text=True,
             check=check,
             timeout=60,
             env={
                 **_plain_environment(),
+                "PYTHONPATH": str(REPOSITORY),
                 "CONSUL_HTTP_ADDR": self.consul.http_addr,
                 "CONSUL_HTTP_TOKEN_FILE": str(self.token_file("operator")),
             },
@@ -121,6 +134,9 @@ class World:
 
     def issue_secret_id(self, service: str, credentials: Path) -> None:
         """Put a role-id and a wrapped secret-id into a folder, as an orchestrator does."""
+        if self.embedded:
+            asyncio.run(_issue(self, service, credentials))
+            return
         run_script(
             ["vault/issue-secret-id.sh", service, str(credentials)], {**self.vault.environment, "WRAP_TTL": "120s"}
         )
@@ -158,10 +174,20 @@ def run_script(arguments: list[str], environment: Mapping[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def world(say: Say = lambda _: None, leaf_ttl: str = "1h", *, gateway_port: int = 0) -> Iterator[World]:
+def world(
+    say: Say = lambda _: None, leaf_ttl: str = "1h", *, gateway_port: int = 0, embedded: bool = False
+) -> Iterator[World]:
     """Run the demo's mesh: edge (gateway), web, api v1, api v2, db (tcp)."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lictor-world-")))
+        if embedded:
+            say("starting the embedded Consul (ACLs on, default deny) and Vault")
+            servers = stack.enter_context(dev_server(acl=True, default_intention_policy="deny"))
+            made = _prepare_embedded(say, folder, servers, leaf_ttl, gateway_port or free_ports(1)[0])
+            stack.callback(_stop, made)
+            _start(say, made)
+            yield made
+            return
         say("starting Consul (ACLs on, default deny) and Vault")
         settings = {"acl": {"tokens": {}}, "default_intention_policy": "deny", "ui_config": {"enabled": True}}
         consul = stack.enter_context(consul_server(acl=True, settings={**settings, "acl": _acl()}))
@@ -182,10 +208,7 @@ def _prepare(
     tokens = folder / "tokens"
     say("preparing them: vault/bootstrap.sh, consul/bootstrap.sh")
     run_script(["vault/bootstrap.sh", "ca", str(folder)], vault.environment)
-    entries = folder / "config"
-    shutil.copytree(REPOSITORY / "consul" / "config", entries)
-    ingress = entries / "50-edge-ingress.hcl"
-    ingress.write_text(ingress.read_text().replace("Port = 8080", f"Port = {gateway_port}"))
+    entries = _entries(folder, gateway_port)
     run_script(
         ["consul/bootstrap.sh", str(tokens), " ".join(SIDECARS), GATEWAY],
         {
@@ -200,6 +223,39 @@ def _prepare(
         ["vault/bootstrap.sh", "mesh", trust_domain, "dc1", " ".join((*SIDECARS, GATEWAY))],
         {**vault.environment, "LEAF_TTL": leaf_ttl},
     )
+    return World(folder, consul, vault, trust_domain, gateway_port, _ports())
+
+
+def _entries(folder: Path, gateway_port: int) -> Path:
+    """Return a copy of the demo's entries whose gateway listens on this port."""
+    entries = folder / "config"
+    shutil.copytree(REPOSITORY / "consul" / "config", entries)
+    ingress = entries / "50-edge-ingress.hcl"
+    ingress.write_text(ingress.read_text().replace("Port = 8080", f"Port = {gateway_port}"))
+    return entries
+
+
+def _prepare_embedded(say: Say, folder: Path, servers: DevServers, leaf_ttl: str, gateway_port: int) -> World:
+    say("preparing them: mesh CA in Vault, tokens, config entries")
+    trust_domain = asyncio.run(_prepare_by_api(folder, servers, leaf_ttl, _entries(folder, gateway_port)))
+    return World(folder, servers, servers.vault, trust_domain, gateway_port, _ports(), embedded=True)
+
+
+async def _prepare_by_api(folder: Path, servers: DevServers, leaf_ttl: str, entries: Path) -> str:
+    async with Preparation(servers.http_addr, servers.vault.address, servers.vault.token, servers.token) as preparation:
+        await preparation.authority((*SIDECARS, GATEWAY), leaf_ttl)
+        await preparation.tokens(folder / "tokens", SIDECARS, (GATEWAY,))
+        for file in sorted(entries.glob("*.hcl")):
+            await preparation.write(read_file(str(file)).data)
+        return preparation.trust_domain
+
+
+async def _issue(world: World, service: str, credentials: Path) -> None:
+    async with Preparation(world.consul.http_addr, world.vault.address, world.vault.token) as preparation:
+        await preparation.credentials(service, credentials)
+
+
+def _ports() -> dict[str, int]:
     names = (
         "web",
         "api-v1",
@@ -212,9 +268,7 @@ def _prepare(
         "web-to-api",
         "web-to-db",
     )
-    return World(
-        folder, consul, vault, trust_domain, gateway_port, dict(zip(names, free_ports(len(names)), strict=True))
-    )
+    return dict(zip(names, free_ports(len(names)), strict=True))
 
 
 def _start(say: Say, world: World) -> None:

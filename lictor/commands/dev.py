@@ -86,6 +86,7 @@ async def _serve(server: DevServer) -> None:
         _say("This is not for production: everything is in memory, on loopback, without TLS.")
         _say(f"  Consul  export CONSUL_HTTP_ADDR={server.http_addr}")
         _say(f"  Vault   export VAULT_ADDR={server.vault_addr}   (root token: {_told(server)})")
+        _say(f"          unseal key: {server.vault.system.unseal_key}")
         _say(f"  faults  curl {server.http_addr}/dev/faults")
         await told.wait()
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -23,6 +24,7 @@ from policies.errors import ConfigError, Problem
 
 HOST = "127.0.0.1"
 CONSUL_PORT, VAULT_PORT, ROOT_TOKEN = 8500, 8200, "root"
+KEEP_SECONDS = 0.5  # after a change it is in the state file
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class DevServer:
         )
         self.vault = Vault(settings.root_token)
         self._lost: dict[str, Any] | None = None
+        self._keeper: asyncio.Task[None] | None = None
         self._runners: list[web.AppRunner] = []
         self.http_port = self.vault_port = 0
 
@@ -69,6 +72,8 @@ class DevServer:
             self._apply()
             self.http_port = await self._listen(self._with_dev(consul_app(self.consul)), self.settings.http_port, "--http-port")
             self.vault_port = await self._listen(self._with_dev(vault_app(self.vault)), self.settings.vault_port, "--vault-port")
+            if self.settings.state is not None:
+                self._keeper = asyncio.get_running_loop().create_task(self._keep(self.settings.state), name="state")
         except BaseException:
             await self.close()
             raise
@@ -76,9 +81,23 @@ class DevServer:
 
     async def __aexit__(self, *_: object) -> None:
         """Keep the state, stop listening, end the checks."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
         if self.settings.state is not None:
             self._write(self.settings.state)
         await self.close()
+
+    async def _keep(self, file: Path) -> None:
+        """Write the state whenever it has changed: a killed server comes back with it."""
+        written = (-1, -1)
+        while True:
+            now = (self.consul.state.index, self.vault.changes)
+            if now != written:
+                self._write(file)
+                written = now
+            await asyncio.sleep(KEEP_SECONDS)
 
     async def close(self) -> None:
         """Stop listening and end the checks."""

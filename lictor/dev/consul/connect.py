@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from lictor.dev.consul.catalog import DATACENTER
 from lictor.dev.consul.state import Json, State
+from lictor.dev.consul.vault_ca import VaultCa
 
 DEFAULT_CONFIG = {"IntermediateCertTTL": "8760h", "LeafCertTTL": "72h", "RootCertTTL": "87600h"}
 ROOT_LIFE, LEAF_LIFE = timedelta(days=3650), timedelta(hours=72)
@@ -35,6 +36,10 @@ class Provider(Protocol):
 
     async def sign(self, csr: x509.CertificateSigningRequest, uri: str) -> str:
         """Return the certificate and its intermediates as PEM."""
+        ...
+
+    def kept(self) -> Json:
+        """Return what it needs to be the same after a restart."""
         ...
 
 
@@ -115,14 +120,19 @@ class Connect:
         return Leaf(row, begin + (end - begin) * part)
 
     def dump(self) -> Json:
-        """Return what has to be the same after a restart: the trust domain and the built-in CA."""
-        built_in = self.provider.kept() if isinstance(self.provider, BuiltIn) else {}
-        return {"cluster_id": self.cluster_id, "ca": built_in, "old_roots": self.old_roots}
+        """Return what has to be the same after a restart: the trust domain, and who signs, with its key or its token."""
+        provider = self.provider
+        kept = {"name": provider.name, "config": provider.config, "kept": provider.kept()}
+        return {"cluster_id": self.cluster_id, "provider": kept, "old_roots": self.old_roots}
 
     def load(self, kept: Mapping[str, Any]) -> None:
         """Take what `dump` gave."""
         self.cluster_id, self.old_roots = str(kept["cluster_id"]), list(kept["old_roots"])
-        self.provider = BuiltIn(self, kept["ca"])
+        provider = kept["provider"]
+        if provider["name"] == VaultCa.name:
+            self.provider = VaultCa(provider["config"], provider["kept"]["roots"])
+        else:
+            self.provider = BuiltIn(self, provider["kept"], provider["config"])
         self.leaves.clear()
 
 

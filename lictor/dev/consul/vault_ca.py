@@ -33,9 +33,9 @@ class VaultCa:
 
     name = "vault"
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], roots: list[Json] | None = None) -> None:
         self.config: Json = {"RootCertTTL": "87600h", "IntermediateCertTTL": "8760h", "LeafCertTTL": "72h", **config}
-        self.roots: list[Json] = []
+        self.roots: list[Json] = roots or []
         self._root = str(config["RootPKIPath"]).strip("/")
         self._intermediate = str(config["IntermediatePKIPath"]).strip("/")
 
@@ -60,6 +60,10 @@ class VaultCa:
         await made._call("POST", f"{made._intermediate}/roles/{LEAF_ROLE}", made._role())
         made.roots = [root_row(root, connect.cluster_id)]
         return made
+
+    def kept(self) -> Json:
+        """Return the roots: all else is in Vault."""
+        return {"roots": self.roots}
 
     def _key_of(self, common_name: str, uri: str) -> Json:
         return {"common_name": common_name, "uri_sans": uri, "key_type": "ec", "key_bits": 256}

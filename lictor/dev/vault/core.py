@@ -24,6 +24,7 @@ class Vault:
         self.clock = clock
         self.sealed = False
         self.signing_delay = 0.0
+        self.changes = 0  # grows with everything but a read
         self.tokens = Tokens(root_token, clock)
         self.system = System(self)
         self._token_auth = TokenAuth(self.tokens)
@@ -53,6 +54,8 @@ class Vault:
 
     def answer(self, ask: Ask) -> Reply:
         """Answer a request. Raise Failed."""
+        if ask.operation not in {"read", "list"}:
+            self.changes += 1
         if self.sealed and ask.path not in WHILE_SEALED:
             raise Failed(503, "Vault is sealed")
         if ask.path in OPEN:
