@@ -25,7 +25,9 @@ METHODS = "GET|PUT|POST|DELETE|OPTIONS|HEAD|PATCH"
 PATIENCE_SECONDS = 3.0
 HEADERS = ("Content-Type", "Allow", "X-Consul-Effective-Consistency", "X-Consul-Reason", "X-Consul-Knownleader")
 PRESENT = ("X-Consul-Index", "X-Cache", "X-Consul-Contenthash")
-MASKED_KEYS = frozenset({"CreateIndex", "ModifyIndex", "Hash", "ContentHash", "CreateTime", "LockIndex", "SerialNumber"})
+MASKED_KEYS = frozenset(
+    {"CreateIndex", "ModifyIndex", "Hash", "ContentHash", "CreateTime", "LockIndex", "SerialNumber"}
+)
 _STEP = re.compile(rf"(?:(?P<keep>\w+)= )?(?:(?P<token>\w+) )?(?P<method>{METHODS}) (?P<path>\S+)(?: (?P<body>.+))?")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")

@@ -329,7 +329,9 @@ def consul_server(
 
 
 @contextlib.contextmanager
-def dev_server(*, acl: bool = False, arguments: Sequence[str] = (), default_intention_policy: str = "") -> Iterator[DevServers]:
+def dev_server(
+    *, acl: bool = False, arguments: Sequence[str] = (), default_intention_policy: str = ""
+) -> Iterator[DevServers]:
     """Run the embedded servers as a user does: `lictor dev`. With `acl`, default deny and a management token."""
     with tempfile.TemporaryDirectory(prefix="lictor-dev-") as name:
         folder = Path(name)

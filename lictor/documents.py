@@ -64,5 +64,7 @@ def read_file(name: str) -> Document:
         text = Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise ConfigError((Problem(name, str(reason).lower(), "give a file of HCL or JSON, or - for the standard input"),)) from error
+        raise ConfigError(
+            (Problem(name, str(reason).lower(), "give a file of HCL or JSON, or - for the standard input"),)
+        ) from error
     return read_document(text, name)

@@ -3,8 +3,8 @@
     document := { item [","] }            item  := key "=" value | key { key } object
     object   := "{" { item [","] } "}"    value := number | true | false | string | heredoc | list | object
 
-An object is a dict; a block that comes again becomes a list of dicts; the last of repeated scalars wins; a block's labels
-become keys below it. Our own, because the kept libraries read something else: pyhcl takes bare words and `key: value`,
+An object is a dict; a block that comes again makes a list of dicts; the last of repeated scalars wins; labels become
+keys below their block. Our own, because the kept libraries read something else: pyhcl takes bare words and `key: value`,
 leaves escapes undecoded and octal numbers decimal; python-hcl2 is of HCL 2. Tokens first, then one pass: linear.
 Source: the documentation of HCL 1, and what `consul config write` was seen to make of each form.
 """

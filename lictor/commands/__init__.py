@@ -1,1 +1,1 @@
-"""The operator's words, one module each: `add_to(words)` gives its flags, `run(arguments, environment)` its exit code."""
+"""The operator's words, one module each: `add_to(words)` gives its flags, and with them what runs it."""

@@ -30,10 +30,24 @@ def add_to(words: Words) -> None:
     add(parser, "root-token-file", type=Path, metavar="FILE", help="Vault's root token; `root` without one")
     add(parser, "acl", action="store_true", help="ACLs on, as `acl { enabled = true }`")
     add(parser, "default-policy", choices=("allow", "deny"), default="allow", help="of ACLs; allow")
-    add(parser, "default-intention-policy", choices=("allow", "deny"), default="", help="what holds without an intention")
-    add(parser, "management-token-file", type=Path, metavar="FILE", help="the first token, so that none need be bootstrapped")
+    add(
+        parser,
+        "default-intention-policy",
+        choices=("allow", "deny"),
+        default="",
+        help="what holds without an intention",
+    )
+    add(
+        parser,
+        "management-token-file",
+        type=Path,
+        metavar="FILE",
+        help="the first token, so that none need be bootstrapped",
+    )
     add(parser, "state", type=Path, metavar="FILE", help="keep everything over a restart; holds keys and tokens")
-    add(parser, "fault", action="append", default=[], metavar="NAME[=VALUE]", help="begin with a fault; may be repeated")
+    add(
+        parser, "fault", action="append", default=[], metavar="NAME[=VALUE]", help="begin with a fault; may be repeated"
+    )
     parser.set_defaults(run=run)
 
 
@@ -99,5 +113,3 @@ def _told(server: DevServer) -> str:
 
 def _say(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - the command's output
-
-

@@ -37,7 +37,13 @@ def add_to(words: Words) -> None:
     add(create, "allow", action="store_true", help="allow, as without a flag")
     add(create, "deny", action="store_true", help="deny")
     add(create, "replace", action="store_true", help="in place of one that is there")
-    add(create, "file", dest="from_files", action="store_true", help="the arguments are files with one row each, in JSON or HCL")
+    add(
+        create,
+        "file",
+        dest="from_files",
+        action="store_true",
+        help="the arguments are files with one row each, in JSON or HCL",
+    )
     add(create, "meta", action="append", default=[], metavar="KEY=VALUE", help="may be repeated")
     create.set_defaults(run=_create)
     match = word(below, "match", "list the intentions that concern a service", _EXAMPLES)
@@ -97,7 +103,14 @@ def _write(ask: Asked, row: dict[str, Any], *, replace: bool) -> int:
             ask("POST", "connect", "intentions", body=row)  # the one way to give a row its own Meta
         else:
             kept = ("Action", "Permissions", "Description", "SourceType")
-            ask("PUT", "connect", "intentions", "exact", query=names, body={key: row[key] for key in kept if row.get(key)})
+            ask(
+                "PUT",
+                "connect",
+                "intentions",
+                "exact",
+                query=names,
+                body={key: row[key] for key in kept if row.get(key)},
+            )
     except CatalogError as error:
         return complain(f'Error creating intention "{title}": {told(error)}')
     if held is None:
@@ -188,8 +201,14 @@ def _list(arguments: argparse.Namespace, environment: Environment) -> int:
     table = [("ID", "Source", "Action", "Destination", "Precedence")]
     for row in rows:
         permissions = row.get("Permissions") or ()
-        action = f"{len(permissions)} permission{'s' if len(permissions) != 1 else ''}" if permissions else str(row.get("Action"))
-        table.append((str(row.get("ID") or ""), row["SourceName"], action, row["DestinationName"], str(row["Precedence"])))
+        action = (
+            f"{len(permissions)} permission{'s' if len(permissions) != 1 else ''}"
+            if permissions
+            else str(row.get("Action"))
+        )
+        table.append(
+            (str(row.get("ID") or ""), row["SourceName"], action, row["DestinationName"], str(row["Precedence"]))
+        )
     widths = [max(len(line[at]) for line in table) for at in range(len(table[0]))]
     for line in table:
         say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

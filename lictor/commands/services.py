@@ -112,9 +112,11 @@ def _listed(value: Any) -> list[Any]:
 
 
 def folded(raw: Any, shape: Any, where: str, document: Document, problems: list[Problem]) -> Any:
-    """Return a value with the keys of Consul's API: `sidecar_service` and `SidecarService` are one. Collect mistakes."""
+    """Return a value with the keys of Consul's API (`sidecar_service` is `SidecarService`). Collect mistakes."""
     if isinstance(shape, list):
-        return [folded(element, shape[0], f"{where}[{at}]", document, problems) for at, element in enumerate(_listed(raw))]
+        return [
+            folded(element, shape[0], f"{where}[{at}]", document, problems) for at, element in enumerate(_listed(raw))
+        ]
     if not isinstance(shape, dict) or raw is None:
         return raw
     if isinstance(raw, list):
@@ -133,7 +135,13 @@ def folded(raw: Any, shape: Any, where: str, document: Document, problems: list[
     for key, value in raw.items():
         name = names.get(key.replace("_", "").lower())
         if name is None:
-            problems.append(Problem(f"{document.place(key)}: {where}.{key}", "is not a known field", f"known are {', '.join(sorted(shape))}"))
+            problems.append(
+                Problem(
+                    f"{document.place(key)}: {where}.{key}",
+                    "is not a known field",
+                    f"known are {', '.join(sorted(shape))}",
+                )
+            )
             continue
         found[name] = folded(value, shape[name], f"{where}.{key}", document, problems)
     return found

@@ -5,7 +5,7 @@ By switch (`lictor dev --fault latency=0.5`), by a test's own hands, or over HTT
     curl localhost:8500/dev/faults                                       what is on
     curl -X PUT localhost:8500/dev/faults -d '{"status": 500, "only": "/v1/health"}'
     curl -X DELETE localhost:8500/dev/faults                             everything is well again
-    curl -X POST localhost:8500/dev/wipe                                 Consul forgets everything; `restore` brings it back
+    curl -X POST localhost:8500/dev/wipe                                 Consul forgets all; `restore` brings it back
     curl -X POST localhost:8500/dev/revoke -d '{"token": "..."}'         a Vault token ends
 """
 
@@ -101,7 +101,7 @@ def suffering(faults: Faults, apply: Callable[[], None]) -> Any:
             return await handler(request)
         if faults.latency:
             await asyncio.sleep(faults.latency)
-        while faults.stall and faults.concerns(request.path):
+        while faults.stall and faults.concerns(request.path):  # noqa: ASYNC110 - a flag that tests set directly, too
             await asyncio.sleep(0.05)
         if faults.status:
             text = _TEXTS.get(faults.status, f"status {faults.status} on command")

@@ -1,8 +1,8 @@
 """Prepare the embedded servers for a mesh: what vault/bootstrap.sh and consul/bootstrap.sh do, over the same APIs.
 
-    Vault   connect_root (Consul's root) ── connect_inter (Consul's leaves)
-                                         └─ pki_mesh (Lictor's leaves), role `mesh`, one AppRole a service
-    Consul  CA provider vault on these mounts; with ACLs one policy and one token a service, and `operator`
+Vault   connect_root (Consul's root) ── connect_inter (Consul's leaves)
+                                     └─ pki_mesh (Lictor's leaves), role `mesh`, one AppRole a service
+Consul  CA provider vault on these mounts; with ACLs one policy and one token a service, and `operator`
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ path "pki_mesh/sign/mesh" {
 path "auth/token/renew-self" { capabilities = ["update"] }
 path "auth/token/lookup-self" { capabilities = ["read"] }
 """
-_READER = 'service_prefix "" { policy = "read" }\nnode_prefix "" { policy = "read" }\nagent_prefix "" { policy = "read" }\n'
+_READER = (
+    'service_prefix "" { policy = "read" }\nnode_prefix "" { policy = "read" }\nagent_prefix "" { policy = "read" }\n'
+)
 SIDECAR_RULES = 'service "NAME" { policy = "write" }\nservice "NAME-sidecar-proxy" { policy = "write" }\n' + _READER
 GATEWAY_RULES = 'service "NAME" { policy = "write" }\n' + _READER
 OPERATOR_RULES = (
@@ -79,13 +81,15 @@ class Preparation:
         await self._vault("POST", "pki_mesh/roles/mesh", self._role(accessor, leaf_ttl))
         await self._vault("POST", "sys/policies/acl/lictor-sidecar", {"policy": SIDECAR_POLICY})
         for service in services:
-            given = {"token_policies": ["lictor-sidecar"], "token_period": "72h", "token_type": "service"}
+            given: Json = {"token_policies": ["lictor-sidecar"], "token_period": "72h", "token_type": "service"}
             given |= {"secret_id_num_uses": 1, "secret_id_ttl": "10m"}
             await self._vault("POST", f"auth/approle/role/{service}", given)
 
     async def _intermediate(self, uri: str) -> None:
         names = {"common_name": "Lictor mesh", "uri_sans": uri}
-        asked = await self._vault("POST", "pki_mesh/intermediate/generate/internal", {**names, "key_type": "ec", "key_bits": 256})
+        asked = await self._vault(
+            "POST", "pki_mesh/intermediate/generate/internal", {**names, "key_type": "ec", "key_bits": 256}
+        )
         request = {**names, "csr": asked["data"]["csr"], "format": "pem", "max_path_length": 0, "ttl": "8760h"}
         signed = await self._vault("POST", "connect_root/root/sign-intermediate", request)
         given = {"certificate": signed["data"]["certificate"]}
@@ -157,7 +161,7 @@ class Preparation:
             async with self._session.request(method, url, json=given, headers=headers) as answer:
                 text, status = await answer.text(), answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            message = f"{method} {url}: {error or type(error).__name__}"
+            message = f"{method} {url}: {str(error) or type(error).__name__}"
             raise PreparationFailed(message) from error
         if status >= 300:  # noqa: PLR2004 - no success
             message = f"{method} {url}: {status}: {text.strip()[:300]}"

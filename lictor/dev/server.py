@@ -1,7 +1,7 @@
 """Both dev servers in one process, on loopback: `lictor dev`.
 
-    DevServer ─┬─ consul app (:8500) ── Consul
-               └─ vault app  (:8200) ── Vault          both behind the same faults
+DevServer ─┬─ consul app (:8500) ── Consul
+           └─ vault app  (:8200) ── Vault          both behind the same faults
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KEEP_SECONDS = 0.5  # after a change it is in the state file
 
 @dataclass(frozen=True, slots=True)
 class DevSettings:
-    """Ports 0 are chosen by the system. `acl`: ACLs on, with a default policy. `state`: a file that outlives a restart."""
+    """Ports 0 are chosen by the system. `acl`: ACLs on, with a default policy. `state`: a file that is kept."""
 
     http_port: int = CONSUL_PORT
     vault_port: int = VAULT_PORT
@@ -70,8 +70,12 @@ class DevServer:
             if self.settings.state is not None and self.settings.state.exists():
                 self._read(self.settings.state)
             self._apply()
-            self.http_port = await self._listen(self._with_dev(consul_app(self.consul)), self.settings.http_port, "--http-port")
-            self.vault_port = await self._listen(self._with_dev(vault_app(self.vault)), self.settings.vault_port, "--vault-port")
+            self.http_port = await self._listen(
+                self._with_dev(consul_app(self.consul)), self.settings.http_port, "--http-port"
+            )
+            self.vault_port = await self._listen(
+                self._with_dev(vault_app(self.vault)), self.settings.vault_port, "--vault-port"
+            )
             if self.settings.state is not None:
                 self._keeper = asyncio.get_running_loop().create_task(self._keep(self.settings.state), name="state")
         except BaseException:
@@ -132,7 +136,11 @@ class DevServer:
         try:
             await site.start()
         except OSError as error:
-            problem = Problem(flag, f"cannot listen on {HOST}:{port}: {error.strerror}", "stop who listens there, or give another port")
+            problem = Problem(
+                flag,
+                f"cannot listen on {HOST}:{port}: {error.strerror}",
+                "stop who listens there, or give another port",
+            )
             raise ConfigError((problem,)) from error
         return int(runner.addresses[0][1])
 
@@ -187,7 +195,9 @@ class DevServer:
             self.consul.load(kept["consul"])
             self.vault = Vault.load(kept["vault"])
         except (ValueError, KeyError, TypeError, OSError) as error:
-            problem = Problem(f"--state {file}", f"is not a state of the dev server: {error}", "remove it, or name another file")
+            problem = Problem(
+                f"--state {file}", f"is not a state of the dev server: {error}", "remove it, or name another file"
+            )
             raise ConfigError((problem,)) from error
 
     def _write(self, file: Path) -> None:

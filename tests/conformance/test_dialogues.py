@@ -28,9 +28,7 @@ def answers() -> Iterator[Answers]:
     yield found
 
 
-@pytest.mark.parametrize(
-    ("name", "step"), [(name, step) for name, steps in STEPS.items() for step in steps], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("name", "step"), [(name, step) for name, steps in STEPS.items() for step in steps], ids=str)
 def test_both_say_the_same(answers: Answers, name: str, step: Step) -> None:
     real, dev = answers[name][step]
     assert dev == real, step.text

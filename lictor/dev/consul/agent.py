@@ -23,8 +23,12 @@ from policies.durations import format_duration
 
 SIDECAR_PORTS = range(21000, 21256)
 FIRST_PROBE_SECONDS = 0.05  # Consul spreads the first run over the interval; a dev server need not
-MAINTENANCE_REASON = "Maintenance mode is enabled for this service, but no reason was provided. This is a default message."
-NODE_MAINTENANCE_REASON = "Maintenance mode is enabled for this node, but no reason was provided. This is a default message."
+MAINTENANCE_REASON = (
+    "Maintenance mode is enabled for this service, but no reason was provided. This is a default message."
+)
+NODE_MAINTENANCE_REASON = (
+    "Maintenance mode is enabled for this node, but no reason was provided. This is a default message."
+)
 
 
 @dataclass(slots=True)
@@ -130,8 +134,8 @@ class Agent:
                 if name not in names and not name.startswith("_service_maintenance"):
                     self.drop_check(name)
         self._to_catalog(service)
-        for name, check in zip(names, checks, strict=True):
-            self.add_check(name, check, service)
+        for name, definition in zip(names, checks, strict=True):
+            self.add_check(name, definition, service)
         for check in self.checks.values():
             if check.row["ServiceID"] == identifier:
                 check.row["ServiceName"], check.row["ServiceTags"] = service["Service"], service.get("Tags") or []
@@ -142,7 +146,9 @@ class Agent:
 
     @staticmethod
     def _check_ids(service_id: str, checks: list[Json]) -> list[str]:
-        numbered = [f"service:{service_id}" + (f":{number}" if len(checks) > 1 else "") for number in range(1, len(checks) + 1)]
+        numbered = [
+            f"service:{service_id}" + (f":{number}" if len(checks) > 1 else "") for number in range(1, len(checks) + 1)
+        ]
         return [check.get("CheckID") or name for check, name in zip(checks, numbered, strict=True)]
 
     def deregister(self, service_id: str) -> None:
@@ -294,7 +300,11 @@ class Agent:
                     await check.heard.wait()
             except TimeoutError:
                 last = check.row["Output"]
-                said = last if last.startswith("TTL expired") or not last else f"TTL expired (last output before timeout follows): {last}"
+                said = (
+                    last
+                    if last.startswith("TTL expired") or not last
+                    else f"TTL expired (last output before timeout follows): {last}"
+                )
                 self.set_status(check, "critical", said or "TTL expired")
 
     def _count(self, check: Check, status: str, output: str) -> None:
@@ -308,7 +318,9 @@ class Agent:
             check.good, check.bad = 0, check.bad + 1
             if check.bad > int(definition.get("FailuresBeforeCritical") or 0):
                 self.set_status(check, status, output)
-            elif check.bad > int(definition.get("FailuresBeforeWarning") or 0) and definition.get("FailuresBeforeWarning"):
+            elif check.bad > int(definition.get("FailuresBeforeWarning") or 0) and definition.get(
+                "FailuresBeforeWarning"
+            ):
                 self.set_status(check, "warning", output)
 
     def _follow_aliases(self) -> None:
@@ -388,8 +400,8 @@ class Agent:
         for service in self.services.values():
             self._to_catalog(service)
         for name, held in kept["checks"].items():
-            service = self.services.get(held["row"]["ServiceID"])
-            self.add_check(name, {**held["definition"], "Status": held["row"]["Status"]}, service)
+            owner = self.services.get(held["row"]["ServiceID"])
+            self.add_check(name, {**held["definition"], "Status": held["row"]["Status"]}, owner)
 
     def forget_all(self) -> None:
         """Forget every registration, as an agent whose data were lost."""
@@ -415,7 +427,9 @@ def _type(definition: Mapping[str, Any]) -> str:
     if _is_alias(definition):
         return "alias"
     names = {"ScriptArgs": "script", "HTTP": "http", "H2PING": "h2ping", "TCP": "tcp", "UDP": "udp", "GRPC": "grpc"}
-    found = next((word for name, word in {**names, "OSService": "os_service", "TTL": "ttl"}.items() if definition.get(name)), "")
+    found = next(
+        (word for name, word in {**names, "OSService": "os_service", "TTL": "ttl"}.items() if definition.get(name)), ""
+    )
     return found or ("maintenance" if "Maintenance Mode" in str(definition.get("Name")) else "")
 
 

@@ -60,7 +60,9 @@ class Catalog:
         }
         if held is not None and _same(held, row):
             return
-        names = [self._service_topics(service) for (node, _), service in tables.services.items() if node == name.lower()]
+        names = [
+            self._service_topics(service) for (node, _), service in tables.services.items() if node == name.lower()
+        ]
         index = self._state.touch(("nodes",), ("node", name.lower()), *(topic for topics in names for topic in topics))
         tables.nodes[name.lower()] = _indexed(row, held, index)
 
@@ -100,7 +102,9 @@ class Catalog:
         """Forget a service and its checks."""
         tables = self._state.tables
         row = tables.services.pop((node.lower(), service_id), None)
-        for key in [key for key, check in tables.checks.items() if key[0] == node.lower() and check["ServiceID"] == service_id]:
+        for key in [
+            key for key, check in tables.checks.items() if key[0] == node.lower() and check["ServiceID"] == service_id
+        ]:
             del tables.checks[key]
         if row is not None:
             topics = self._service_topics(row)
@@ -223,7 +227,11 @@ class Catalog:
 
     def health_row(self, node: str, service: Json) -> Json:
         """Return a row of a health query: the node, the service, its checks and its node's."""
-        return {"Node": self._state.tables.nodes[node.lower()], "Service": service, "Checks": self.checks_of(node, service)}
+        return {
+            "Node": self._state.tables.nodes[node.lower()],
+            "Service": service,
+            "Checks": self.checks_of(node, service),
+        }
 
     def checks_of(self, node: str, service: Mapping[str, Any]) -> list[Json]:
         """Return the node's checks and the service's own."""

@@ -62,7 +62,9 @@ def _merged_upstream(entries: Entries, upstream: Json, own: Mapping[str, Any], c
         return upstream
     name = str(upstream.get("DestinationName") or "")
     central = own.get("UpstreamConfig") or {}
-    override = next((row for row in central.get("Overrides") or () if row.get("Name", "").lower() == name.lower()), {})
+    override: Mapping[str, Any] = next(
+        (row for row in central.get("Overrides") or () if row.get("Name", "").lower() == name.lower()), {}
+    )
     defaults = central.get("Defaults") or {}
     theirs = entries.get("service-defaults", name)
     protocol = (theirs or {}).get("Protocol") or (common.get("Config") or {}).get("protocol")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -81,7 +81,7 @@ class Connect:
         index = self._state.touch(("roots",))
         self.config_indexes = (self.config_indexes[0], index)
         self.leaves.clear()
-        self._state.touch(*{("leaf", name) for name in ()}, ("leaves",))
+        self._state.touch(("leaves",))
 
     def uri(self, service: str) -> str:
         """Return the SPIFFE ID of a service."""
@@ -120,7 +120,7 @@ class Connect:
         return Leaf(row, begin + (end - begin) * part)
 
     def dump(self) -> Json:
-        """Return what has to be the same after a restart: the trust domain, and who signs, with its key or its token."""
+        """Return what has to be the same after a restart: the trust domain, and who signs, with its secrets."""
         provider = self.provider
         kept = {"name": provider.name, "config": provider.config, "kept": provider.kept()}
         return {"cluster_id": self.cluster_id, "provider": kept, "old_roots": self.old_roots}
@@ -194,7 +194,8 @@ class BuiltIn:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(ca=False), critical=True)
             .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]),
+                critical=False,
             )
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(csr.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own), critical=False)
@@ -214,7 +215,7 @@ def root_row(pem: str, cluster_id: str, serial: int | None = None) -> Json:
     """Return a root in the shape of `GET /v1/agent/connect/ca/roots`."""
     certificate = x509.load_pem_x509_certificate(pem.encode())
     fingerprint = certificate.fingerprint(hashes.SHA1()).hex()  # noqa: S303 - Consul's ID of a root
-    signer = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest.hex()  # type: ignore[arg-type]
+    signer = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest.hex()
     rsa = not isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
     return {
         "ID": _pairs(fingerprint),
@@ -232,9 +233,6 @@ def root_row(pem: str, cluster_id: str, serial: int | None = None) -> Json:
         "CreateIndex": 9,
         "ModifyIndex": 9,
     }
-
-
-Tell = Callable[[], None]
 
 
 def _usage(*, ca: bool) -> x509.KeyUsage:

@@ -28,7 +28,13 @@ _MESH_GATEWAY = {"Mode": _TEXT}
 _EXPOSE = {
     "Checks": _FLAG,
     "Paths": [
-        {"ListenerPort": _INTEGER, "Path": _TEXT, "LocalPathPort": _INTEGER, "Protocol": _TEXT, "ParsedFromCheck": _FLAG}
+        {
+            "ListenerPort": _INTEGER,
+            "Path": _TEXT,
+            "LocalPathPort": _INTEGER,
+            "Protocol": _TEXT,
+            "ParsedFromCheck": _FLAG,
+        }
     ],
 }
 UPSTREAM = {
@@ -144,28 +150,28 @@ _SNAKE = frozenset(
 def decode(raw: Any, shape: Shape, *, snake: bool = True) -> Any:
     """Return a value with the canonical spelling of its keys. Raise Refused (400) as Consul's decoder."""
     try:
-        return _decode(raw, shape, snake)
+        return _decode(raw, shape, snake=snake)
     except ValueError as error:
         raise Refused(400, f"Request decode failed: {error}") from error
 
 
-def _decode(raw: Any, shape: Shape, snake: bool) -> Any:
+def _decode(raw: Any, shape: Shape, *, snake: bool) -> Any:
     if raw is None or shape == _FREE:
         return raw
     if isinstance(shape, list):
         if not isinstance(raw, list):
             raise _mismatch(raw, "[]" + _go_name(shape[0]))
-        return [_decode(element, shape[0], snake) for element in raw]
+        return [_decode(element, shape[0], snake=snake) for element in raw]
     if isinstance(shape, dict):
         if not isinstance(raw, dict):
             raise _mismatch(raw, "structs")
         if "" in shape:
-            return {key: _decode(value, shape[""], snake) for key, value in raw.items()}
-        return _decode_struct(raw, shape, snake)
+            return {key: _decode(value, shape[""], snake=snake) for key, value in raw.items()}
+        return _decode_struct(raw, shape, snake=snake)
     return _decode_scalar(raw, shape)
 
 
-def _decode_struct(raw: Mapping[str, Any], shape: Mapping[str, Shape], snake: bool) -> Json:
+def _decode_struct(raw: Mapping[str, Any], shape: Mapping[str, Shape], *, snake: bool) -> Json:
     spelled = {name.lower(): name for name in shape}
     found: Json = {}
     for key, value in raw.items():
@@ -177,7 +183,7 @@ def _decode_struct(raw: Mapping[str, Any], shape: Mapping[str, Shape], snake: bo
                 continue  # Consul drops what it does not know here
             message = f'json: unknown field "{key}"'
             raise ValueError(message)
-        found[name] = _decode(value, shape[name], snake)
+        found[name] = _decode(value, shape[name], snake=snake)
     return found
 
 
@@ -312,7 +318,10 @@ def _upstream_error(upstream: Mapping[str, Any], seen: set[tuple[str, ...]], bou
             lambda: bool(upstream.get("DestinationPeer") and datacenter),
             "upstream cannot specify both destination peer and datacenter",
         ),
-        (lambda: not port and not socket_path, "upstream local bind port or local socket path must be defined and nonzero"),
+        (
+            lambda: not port and not socket_path,
+            "upstream local bind port or local socket path must be defined and nonzero",
+        ),
         (
             lambda: bool(port and socket_path),
             "only one of upstream local bind port or local socket path can be defined and nonzero",
@@ -323,8 +332,19 @@ def _upstream_error(upstream: Mapping[str, Any], seen: set[tuple[str, ...]], bou
         return wrong
     key = (kind, name, datacenter, str(upstream.get("DestinationPeer") or ""))
     if key in seen:
-        fields = {"type": kind, "name": name, "partition": "", "namespace": "", "peer": key[3], "datacenter": datacenter}
-        return "upstreams cannot contain duplicates of [" + ", ".join(f'{one}="{value}"' for one, value in fields.items()) + "]"
+        fields = {
+            "type": kind,
+            "name": name,
+            "partition": "",
+            "namespace": "",
+            "peer": key[3],
+            "datacenter": datacenter,
+        }
+        return (
+            "upstreams cannot contain duplicates of ["
+            + ", ".join(f'{one}="{value}"' for one, value in fields.items())
+            + "]"
+        )
     seen.add(key)
     address = socket_path or f"{upstream.get('LocalBindAddress') or '127.0.0.1'}:{port}"
     if address in bound:

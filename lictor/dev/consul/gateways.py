@@ -119,7 +119,5 @@ def exposing(state: State, service: str) -> list[str]:
     gateways = [entry["Name"] for entry in state.tables.entries.of_kind("ingress-gateway")]
     wanted = service.lower()
     return [
-        name
-        for name in gateways
-        if wanted in {row["Service"]["Name"].lower() for row in gateway_services(state, name)}
+        name for name in gateways if wanted in {row["Service"]["Name"].lower() for row in gateway_services(state, name)}
     ]

@@ -81,14 +81,16 @@ def exact(state: State, source: str, destination: str) -> Json | None:
         return None
     peer, _, name = source.partition("/") if source.startswith("peer:") else ("", "", source)
     wanted = (peer.removeprefix("peer:"), name)
-    return next((row for row in rows_of(state, entry) if (row.get("SourcePeer", ""), row["SourceName"]) == wanted), None)
+    return next(
+        (row for row in rows_of(state, entry) if (row.get("SourcePeer", ""), row["SourceName"]) == wanted), None
+    )
 
 
 def parse_name(text: str, which: str, *, strict: bool = True, indexed: bool = False) -> str:
     """Return the service of `name`, `default/name` or `default/default/name`. Raise Refused."""
     parts = text.split("/")
     if len(parts) > 3:  # noqa: PLR2004 - partition, namespace, name
-        raise Refused(500, f'{which} "{text}" is invalid: input can contain at most two \'/\'')
+        raise Refused(500, f"{which} \"{text}\" is invalid: input can contain at most two '/'")
     if len(parts) > 1 and parts[-2] != "default" and strict:
         raise Refused(500, f'Invalid {which} namespace "{parts[-2]}": {ENTERPRISE}', indexed=indexed)
     return parts[-1]

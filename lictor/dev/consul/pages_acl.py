@@ -58,7 +58,9 @@ class Pages:
             index = self._acl.bootstrap_index
             raise Refused(403, f"Permission denied: ACL bootstrap no longer allowed (reset index: {index})")
         index = self._consul.state.touch(("acl",))
-        return answer(self._acl.add_management(str(uuid.uuid4()), index, "Bootstrap Token (Global Management)"), request)
+        return answer(
+            self._acl.add_management(str(uuid.uuid4()), index, "Bootstrap Token (Global Management)"), request
+        )
 
     async def _list(self, request: web.Request, rows: Callable[[], list[Json]]) -> web.StreamResponse:
         self._demand(request, "read")

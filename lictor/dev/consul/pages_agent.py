@@ -161,7 +161,10 @@ class Pages:
                 return response
             defaults = [("entry", "service-defaults", held["Service"].lower()), ("entry", "proxy-defaults", "global")]
             proxy = held.get("Proxy") or {}
-            names = [proxy.get("DestinationServiceName", ""), *(up.get("DestinationName", "") for up in proxy.get("Upstreams") or ())]
+            names = [
+                proxy.get("DestinationServiceName", ""),
+                *(up.get("DestinationName", "") for up in proxy.get("Upstreams") or ()),
+            ]
             defaults += [("entry", "service-defaults", str(one).lower()) for one in names]
             await self._consul.state.changed([("agent service", name), *defaults], left)
 
@@ -229,7 +232,11 @@ class Pages:
         rows = [
             {**check.row, "CreateIndex": 0, "ModifyIndex": 0}
             for _, check in sorted(self._agent.checks.items())
-            if (allowed("service", "read", check.row["ServiceName"]) if check.row["ServiceID"] else allowed("node", "read", NODE))
+            if (
+                allowed("service", "read", check.row["ServiceName"])
+                if check.row["ServiceID"]
+                else allowed("node", "read", NODE)
+            )
         ]
         return answer({row["CheckID"]: row for row in filtered(request, rows, CHECK, bare=True)}, request)
 
@@ -276,7 +283,9 @@ class Pages:
     def _known_check(self, request: web.Request, check_id: str) -> None:
         check = self._agent.checks.get(check_id)
         if check is None:
-            raise Refused(404, f'Unknown check ID "{check_id}". Ensure that the check ID is passed, not the check name.')
+            raise Refused(
+                404, f'Unknown check ID "{check_id}". Ensure that the check ID is passed, not the check name.'
+            )
         if check.row["ServiceID"]:
             request[AUTHORIZER].demand("service", "write", check.row["ServiceName"])
         else:

@@ -82,7 +82,9 @@ class Pages:
             rows = [row for row in self._catalog.nodes() if _has_meta(row["Meta"], request)]
             seen, hidden = visible(rows, lambda row: allowed("node", "read", row["Node"]))
             index = self._last(("nodes",))
-            return Read(filtered(request, seen, NODE_SHAPE), (("nodes",),), index, _tell(request, hidden), consistency=True)
+            return Read(
+                filtered(request, seen, NODE_SHAPE), (("nodes",),), index, _tell(request, hidden), consistency=True
+            )
 
         return await self._read(request, look)
 
@@ -253,7 +255,9 @@ class Pages:
         if not given.get("SkipNodeUpdate") or self._catalog.node(given["Node"]) is None:
             self._catalog.put_node(given)
         if service is not None:
-            self._catalog.put_service(given["Node"], service_row({**service, "ID": service.get("ID") or service["Service"]}))
+            self._catalog.put_service(
+                given["Node"], service_row({**service, "ID": service.get("ID") or service["Service"]})
+            )
         for check in (given.get("Check"), *(given.get("Checks") or ())):
             if check:
                 self._put_check(given["Node"], check)

@@ -31,7 +31,7 @@ def routes(consul: Consul) -> list[web.RouteDef]:
     pages = Pages(consul)
     return [
         web.put("/v1/config", pages.write),
-        web.get("/v1/config/{kind}", pages.list, allow_head=False),
+        web.get("/v1/config/{kind}", pages.every, allow_head=False),
         web.get("/v1/config/{kind}/{name:.*}", pages.read, allow_head=False),
         web.delete("/v1/config/{kind}", pages.delete_nothing),
         web.delete("/v1/config/{kind}/{name:.*}", pages.delete),
@@ -52,12 +52,14 @@ class Pages:
 
     # --- reads ---
 
-    async def list(self, request: web.Request) -> web.StreamResponse:
+    async def every(self, request: web.Request) -> web.StreamResponse:
         kind = _kind(request)
 
         def look() -> Read:
             allowed = _reader(request[AUTHORIZER], kind)
-            rows = [self._told(entry) for entry in self._state.tables.entries.of_kind(kind) if allowed(entry_name(entry))]
+            rows = [
+                self._told(entry) for entry in self._state.tables.entries.of_kind(kind) if allowed(entry_name(entry))
+            ]
             if request.query.get("filter"):
                 if kind != "service-defaults":
                     raise Refused(500, f"filtering not supported for config entry kind={kind}")
@@ -70,7 +72,7 @@ class Pages:
     async def read(self, request: web.Request) -> web.StreamResponse:
         kind, name = _kind(request), request.match_info["name"]
         if not name:
-            return await self.list(request)
+            return await self.every(request)
         if request.query.get("dc", DATACENTER) not in {"", DATACENTER}:
             raise Refused(500, "No path to datacenter")
         _demand_read(request[AUTHORIZER], kind, name)
@@ -134,7 +136,7 @@ class Pages:
         else:
             self._consul.catalog.release_virtual_ip(name)
 
-    async def delete_nothing(self, request: web.Request) -> web.Response:
+    async def delete_nothing(self, _: web.Request) -> web.Response:
         raise Refused(404, "Must provide both a kind and name to delete")
 
     async def delete(self, request: web.Request) -> web.Response:

@@ -53,7 +53,7 @@ def routes(consul: Consul) -> list[web.RouteDef]:
         web.get("/v1/connect/ca/configuration", ca.configuration, allow_head=False),
         web.put("/v1/connect/ca/configuration", ca.configure),
         web.post("/v1/agent/connect/authorize", rules.authorize),
-        web.get("/v1/connect/intentions", rules.list, allow_head=False),
+        web.get("/v1/connect/intentions", rules.every, allow_head=False),
         web.post("/v1/connect/intentions", rules.create),
         web.get("/v1/connect/intentions/match", rules.match, allow_head=False),
         web.get("/v1/connect/intentions/check", rules.check, allow_head=False),
@@ -174,10 +174,14 @@ class IntentionPages:
             return f"Matched L7 intention: {what}, Permissions: {len(row['Permissions'])})"
         return f"Matched L4 intention: {what}, Action: {row['Action'].upper()})"
 
-    async def list(self, request: web.Request) -> web.StreamResponse:
+    async def every(self, request: web.Request) -> web.StreamResponse:
         def look() -> Read:
             allowed = request[AUTHORIZER].allows
-            rows = [row for row in intentions.every(self._consul.state) if allowed("intention", "read", row["DestinationName"])]
+            rows = [
+                row
+                for row in intentions.every(self._consul.state)
+                if allowed("intention", "read", row["DestinationName"])
+            ]
             topics: tuple[Topic, ...] = (("entries",),)
             return Read(filtered(request, rows, INTENTION), topics, self._consul.state.last(topics))
 
@@ -199,7 +203,10 @@ class IntentionPages:
         def look() -> Read:
             state = self._consul.state
             data = {name: intentions.matching(state, by, bare) or None for name, bare in parsed.items()}
-            topics: tuple[Topic, ...] = (("intentions", "*"), *(("intentions", bare.lower()) for bare in parsed.values()))
+            topics: tuple[Topic, ...] = (
+                ("intentions", "*"),
+                *(("intentions", bare.lower()) for bare in parsed.values()),
+            )
             if by == "source":
                 topics = (("kind", KIND),)
             return Read(data, topics, state.last(topics), consistency=True, cached=True)
@@ -244,9 +251,13 @@ class IntentionPages:
 
     def _upsert(self, destination: str, source: Json) -> None:
         held = self._consul.state.tables.entries.get(KIND, destination)
-        others = [dict(row) for row in (held or {}).get("Sources") or () if row["Name"] != source["Name"] or row.get("Peer")]
+        others = [
+            dict(row) for row in (held or {}).get("Sources") or () if row["Name"] != source["Name"] or row.get("Peer")
+        ]
         others = [{key: value for key, value in row.items() if not key.startswith("Legacy")} for row in others]
-        before = [row for row in (held or {}).get("Sources") or () if row["Name"] == source["Name"] and not row.get("Peer")]
+        before = [
+            row for row in (held or {}).get("Sources") or () if row["Name"] == source["Name"] and not row.get("Peer")
+        ]
         at = list((held or {}).get("Sources") or ()).index(before[0]) if before else len(others)
         others.insert(at, source)
         self._write(destination, {**(held or {"Kind": KIND, "Name": destination}), "Sources": others})
@@ -318,7 +329,9 @@ class IntentionPages:
 
     def _write_legacy(self, destination: str, sources: list[Json]) -> None:
         """Write rows with their legacy fields, which the operator himself may not set."""
-        legacy = {row["Name"]: {key: value for key, value in row.items() if key.startswith("Legacy")} for row in sources}
+        legacy = {
+            row["Name"]: {key: value for key, value in row.items() if key.startswith("Legacy")} for row in sources
+        }
         plain = [{key: value for key, value in row.items() if not key.startswith("Legacy")} for row in sources]
         try:
             normal = normalise_entry({"Kind": KIND, "Name": destination, "Sources": plain})
@@ -332,7 +345,7 @@ class IntentionPages:
         with contextlib.suppress(ValueError):
             uuid.UUID(identifier)
             return next((row for row in intentions.every(self._consul.state) if row.get("ID") == identifier), None)
-        raise Refused(400, f"failed intention lookup: UUID must be 36 characters: {identifier}" if len(identifier) != 36 else f"failed intention lookup: invalid UUID: {identifier}")
+        raise Refused(400, f"failed intention lookup: {identifier!r} is no UUID of 36 characters")
 
     async def by_id(self, request: web.Request) -> web.Response:
         row = self._by_id(request)

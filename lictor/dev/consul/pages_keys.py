@@ -33,7 +33,7 @@ def routes(consul: Consul) -> list[web.RouteDef]:
         web.put("/v1/session/renew/{id:.*}", sessions.renew),
         web.get("/v1/session/info/{id:.*}", sessions.info, allow_head=False),
         web.get("/v1/session/node/{name:.*}", sessions.of_node, allow_head=False),
-        web.get("/v1/session/list", sessions.list, allow_head=False),
+        web.get("/v1/session/list", sessions.every, allow_head=False),
     ]
 
 
@@ -120,7 +120,11 @@ class KeyPages:
         row["Value"] = base64.b64encode(content).decode() if content else None
         if session:
             row["Session"] = session
-        if held and {name: value for name, value in held.items() if not name.endswith("yIndex") and name != "CreateIndex"} == row:
+        if (
+            held
+            and {name: value for name, value in held.items() if not name.endswith("yIndex") and name != "CreateIndex"}
+            == row
+        ):
             return
         index = state.touch(("key", key), ("keys",))
         created = held["CreateIndex"] if held else index
@@ -243,7 +247,7 @@ class SessionPages:
             raise Refused(400, "Missing node name")
         return await self._rows(request, lambda row: row["Node"] == name)
 
-    async def list(self, request: web.Request) -> web.StreamResponse:
+    async def every(self, request: web.Request) -> web.StreamResponse:
         return await self._rows(request, lambda _: True)
 
     async def _rows(self, request: web.Request, wanted: Any) -> web.StreamResponse:

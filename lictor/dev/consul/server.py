@@ -93,7 +93,7 @@ def consul_app(consul: Consul) -> web.Application:
         pages_keys,
     )
 
-    app = web.Application(middlewares=[_outermost(consul), _errors(consul), _tokens(consul)], client_max_size=16 << 20)
+    app = web.Application(middlewares=[_outermost(consul), _errors, _tokens(consul)], client_max_size=16 << 20)
     for pages in (pages_agent, pages_catalog, pages_config, pages_connect, pages_keys, pages_acl):
         app.add_routes(pages.routes(consul))
     app.router.add_get("/", _to_ui)
@@ -120,23 +120,20 @@ def _outermost(consul: Consul) -> Any:
     return outermost
 
 
-def _errors(consul: Consul) -> Any:
-    @web.middleware
-    async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except Refused as error:
-            return refusal(error)
-        except web.HTTPMethodNotAllowed as error:
-            allowed = ",".join(("OPTIONS", *(word for word in METHODS if word in error.allowed_methods)))
-            if request.method == "OPTIONS":
-                return web.Response(headers={"Allow": allowed}, content_type="application/json")
-            text = f"method {request.method} not allowed"
-            return web.Response(status=405, text=text, headers={"Allow": allowed})
-        except web.HTTPNotFound:
-            return web.Response(status=404, text=_unknown(request))
-
-    return errors
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Refused as error:
+        return refusal(error)
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ",".join(("OPTIONS", *(word for word in METHODS if word in error.allowed_methods)))
+        if request.method == "OPTIONS":
+            return web.Response(headers={"Allow": allowed}, content_type="application/json")
+        text = f"method {request.method} not allowed"
+        return web.Response(status=405, text=text, headers={"Allow": allowed})
+    except web.HTTPNotFound:
+        return web.Response(status=404, text=_unknown(request))
 
 
 def _unknown(request: web.Request) -> str:

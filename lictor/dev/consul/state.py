@@ -125,7 +125,9 @@ class State:
             nodes=dict(kept["nodes"]),
             services={(node, name): row for node, name, row in kept["services"]},
             checks={(node, name): row for node, name, row in kept["checks"]},
-            entry_indexes={(kind, name): (created, modified) for kind, name, created, modified in kept["entry_indexes"]},
+            entry_indexes={
+                (kind, name): (created, modified) for kind, name, created, modified in kept["entry_indexes"]
+            },
             keys=dict(kept["keys"]),
             sessions=dict(kept["sessions"]),
             virtual_ips=dict(kept["virtual_ips"]),

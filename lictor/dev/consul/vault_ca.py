@@ -54,7 +54,9 @@ class VaultCa:
         await made._mount(made._intermediate, made.config["IntermediateCertTTL"])
         root = await made._certificate(made._root)
         if not root:
-            await made._call("POST", f"{made._root}/root/generate/internal", made._key_of("Vault CA Root Authority", uri))
+            await made._call(
+                "POST", f"{made._root}/root/generate/internal", made._key_of("Vault CA Root Authority", uri)
+            )
             root = await made._certificate(made._root)
         await made._make_intermediate(uri)
         await made._call("POST", f"{made._intermediate}/roles/{LEAF_ROLE}", made._role())
@@ -121,7 +123,7 @@ class VaultCa:
             ):
                 page = await answer.json(content_type=None) if answer.status != 204 else None  # noqa: PLR2004
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            message = f"Vault at {self.config['Address']}: {method} {path}: {error or type(error).__name__}"
+            message = f"Vault at {self.config['Address']}: {method} {path}: {str(error) or type(error).__name__}"
             raise VaultCaFailed(message) from error
         if missing_is_none and answer.status in {400, NOT_FOUND}:
             return None

@@ -88,4 +88,6 @@ def _envelope(reply: Reply) -> Json:
 
 def _json(page: Json, status: int) -> web.Response:
     text = json.dumps(page, separators=(",", ":"), ensure_ascii=False)
-    return web.Response(text=text + "\n", status=status, content_type="application/json", headers={"Cache-Control": "no-store"})
+    return web.Response(
+        text=text + "\n", status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
+    )

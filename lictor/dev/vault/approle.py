@@ -112,8 +112,19 @@ class AppRole:
         uses = int(ask.data.get("num_uses") or role["secret_id_num_uses"])
         accessor = new_id()
         expires = self._clock() + ttl if ttl else 0.0
-        self.secrets[identifier] = {"role": name, "accessor": accessor, "expires": expires, "uses": uses, "limited": uses > 0}
-        data = {"secret_id": identifier, "secret_id_accessor": accessor, "secret_id_num_uses": uses, "secret_id_ttl": int(ttl)}
+        self.secrets[identifier] = {
+            "role": name,
+            "accessor": accessor,
+            "expires": expires,
+            "uses": uses,
+            "limited": uses > 0,
+        }
+        data = {
+            "secret_id": identifier,
+            "secret_id_accessor": accessor,
+            "secret_id_num_uses": uses,
+            "secret_id_ttl": int(ttl),
+        }
         return Reply(data, accessor=accessor)
 
     def _login(self, ask: Ask) -> Reply:

@@ -17,7 +17,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from lictor.dev.vault.answers import Ask, Failed
 
 BACKDATED = timedelta(seconds=30)
-_CURVES: dict[int, ec.EllipticCurve] = {224: ec.SECP224R1(), 256: ec.SECP256R1(), 384: ec.SECP384R1(), 521: ec.SECP521R1()}
+_CURVES: dict[int, ec.EllipticCurve] = {
+    224: ec.SECP224R1(),
+    256: ec.SECP256R1(),
+    384: ec.SECP384R1(),
+    521: ec.SECP521R1(),
+}
 _USAGES = {
     "digitalsignature": "digital_signature",
     "contentcommitment": "content_commitment",
@@ -109,7 +114,14 @@ def _extensions(plan: Plan) -> Iterable[tuple[x509.ExtensionType, bool]]:
         yield x509.KeyUsage(**{name: word in usages for word, name in _USAGES.items()}), True
     if plan.authority or plan.plain_constraints:
         yield x509.BasicConstraints(ca=plan.authority, path_length=plan.path_length if plan.authority else None), True
-    extended = [oid for flag, oid in ((plan.server, ExtendedKeyUsageOID.SERVER_AUTH), (plan.client, ExtendedKeyUsageOID.CLIENT_AUTH)) if flag]
+    extended = [
+        oid
+        for flag, oid in (
+            (plan.server, ExtendedKeyUsageOID.SERVER_AUTH),
+            (plan.client, ExtendedKeyUsageOID.CLIENT_AUTH),
+        )
+        if flag
+    ]
     if extended and not plan.authority:
         yield x509.ExtendedKeyUsage(extended), False
     names = plan.names.alternatives()
@@ -137,7 +149,9 @@ def read_csr(text: str) -> x509.CertificateSigningRequest:
 def names_of(csr: x509.CertificateSigningRequest) -> Names:
     """Return what a request names."""
     try:
-        found: Sequence[x509.GeneralName] = list(csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+        found: Sequence[x509.GeneralName] = list(
+            csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        )
     except x509.ExtensionNotFound:
         found = []
     common = csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
@@ -152,7 +166,10 @@ def names_of(csr: x509.CertificateSigningRequest) -> Names:
 def asked_names(ask: Ask) -> Names:
     """Return what the parameters of a request name."""
     return Names(
-        ask.text("common_name"), tuple(ask.words("alt_names")), tuple(ask.words("uri_sans")), tuple(ask.words("ip_sans"))
+        ask.text("common_name"),
+        tuple(ask.words("alt_names")),
+        tuple(ask.words("uri_sans")),
+        tuple(ask.words("ip_sans")),
     )
 
 

@@ -20,7 +20,11 @@ SIGNING = ("sign", "issue", "root", "intermediate")
 class Vault:
     """The state, in memory. `sealed` and `signing_delay` (seconds) are switches for faults."""
 
-    def __init__(self, root_token: str = "root", clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        root_token: str = "root",  # noqa: S107 - the root token of `vault server -dev`
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.clock = clock
         self.sealed = False
         self.signing_delay = 0.0
@@ -130,7 +134,8 @@ class Vault:
                 if mount.engine is not None
             },
             "approles": {
-                path: {"accessor": system.auths[path].accessor, "approle": approle.dump()} for path, approle in system.approles.items()
+                path: {"accessor": system.auths[path].accessor, "approle": approle.dump()}
+                for path, approle in system.approles.items()
             },
         }
 
@@ -149,7 +154,9 @@ class Vault:
             mount.engine.load(row["pki"])
             system.mounts[path] = mount
         for path, row in kept["approles"].items():
-            system.auths[path] = Mount("approle", row["accessor"], {"default_lease_ttl": 0, "force_no_cache": False, "max_lease_ttl": 0})
+            system.auths[path] = Mount(
+                "approle", row["accessor"], {"default_lease_ttl": 0, "force_no_cache": False, "max_lease_ttl": 0}
+            )
             system.approles[path] = AppRole(path.rstrip("/"), vault.tokens, vault.clock)
             system.approles[path].load(row["approle"])
         return vault

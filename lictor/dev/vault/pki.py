@@ -57,11 +57,15 @@ class Pki:
         """Answer a request; `path` is that below the mount."""
         word, _, rest = path.partition("/")
         match ask.operation, word:
-            case ("read" | "list" | "update" | "delete"), "roles":
+            case (("read" | "list" | "update" | "delete"), "roles"):
                 return self._role(ask, rest)
             case "update", "sign" | "issue" | "sign-verbatim" if rest and word != "sign-verbatim":
                 return self._sign(ask, rest, metadata, with_key=word == "issue")
-            case "update", "root" | "issuers" if rest in {"generate/internal", "generate/exported", "generate/root/internal"}:
+            case "update", "root" | "issuers" if rest in {
+                "generate/internal",
+                "generate/exported",
+                "generate/root/internal",
+            }:
                 return self._generate_root(ask, show_key=rest.endswith("exported"))
             case "update", "root" if rest == "sign-intermediate":
                 return self._sign_intermediate(ask)
@@ -71,14 +75,14 @@ class Pki:
                 return self._set_signed(ask)
             case "update", "config" if rest == "ca":
                 return self._set_signed(ask, bundle=ask.text("pem_bundle"))
-            case ("read" | "update"), "config":
+            case (("read" | "update"), "config"):
                 return self._config(ask, rest)
             case "read", "cert" | "ca" | "ca_chain" | "crl":
-                return self._certificate(ask, path)
+                return self._certificate(path)
             case "list", "issuers" | "keys":
                 return self._list(word)
-            case ("read" | "update"), "issuer":
-                return self._issuer(ask, rest)
+            case (("read" | "update"), "issuer"):
+                return self._issuer(rest)
             case "update", "revoke":
                 return self._revoke(ask)
             case "list", "certs":
@@ -118,8 +122,9 @@ class Pki:
         issuer = self._signing()
         end = issuer.certificate.not_valid_after_utc
         if (plan.not_after or datetime.now(UTC) + timedelta(seconds=plan.ttl)) > end:
-            said = f"cannot satisfy request, as TTL would result in notAfter of {plan.not_after or 'now + ttl'} that is beyond the expiration of the CA certificate at {end.isoformat()}"
-            raise Failed(400, said)
+            wanted = plan.not_after or "now + ttl"
+            said = f"cannot satisfy request, as TTL would result in notAfter of {wanted} that is beyond"
+            raise Failed(400, f"{said} the expiration of the CA certificate at {end.isoformat()}")
         made = make(plan, public, issuer.certificate, issuer.key)
         data: Json = {
             "ca_chain": [pem(issuer.certificate), *issuer.chain],
@@ -150,7 +155,9 @@ class Pki:
             raise Failed(400, '"common_name" is required')  # fmt: skip
         ttl = min(ask.seconds("ttl") or self._longest(), self._longest())
         length = ask.data.get("max_path_length")
-        plan = Plan(names, ttl, authority=True, path_length=int(length) if length is not None and int(length) >= 0 else None)
+        plan = Plan(
+            names, ttl, authority=True, path_length=int(length) if length is not None and int(length) >= 0 else None
+        )
         made = make(plan, key.public_key(), None, key)
         issuer = self._add(made, key)
         data = {
@@ -223,7 +230,9 @@ class Pki:
                 return self._add(certificate, key, chain, identifier)
         return self._add(certificate, None, chain, "")
 
-    def _add(self, certificate: x509.Certificate, key: Any, chain: list[str] | None = None, key_id: str | None = None) -> Issuer:
+    def _add(
+        self, certificate: x509.Certificate, key: Any, chain: list[str] | None = None, key_id: str | None = None
+    ) -> Issuer:
         issuer = Issuer(new_id(), new_id() if key_id is None else key_id, certificate, key, chain or [])
         self.issuers[issuer.id] = issuer
         self.default = self.default or issuer.id
@@ -231,9 +240,11 @@ class Pki:
 
     # --- reads ---
 
-    def _certificate(self, ask: Ask, path: str) -> Reply:
+    def _certificate(self, path: str) -> Reply:
         if path == "cert/crl":
-            return Reply({"certificate": self._crl().decode().strip(), "revocation_time": 0, "revocation_time_rfc3339": ""})
+            return Reply(
+                {"certificate": self._crl().decode().strip(), "revocation_time": 0, "revocation_time_rfc3339": ""}
+            )
         if path in {"crl", "crl/pem"}:
             return Reply(raw=(self._crl(), "application/pkix-crl"))
         if path.startswith("cert/") and path not in {"cert/ca", "cert/ca_chain"}:
@@ -267,12 +278,16 @@ class Pki:
             raise Failed(400, "The serial number or certificate to revoke must be provided.")
         now = datetime.now(UTC)
         self.revoked.setdefault(number, now.timestamp())
-        return Reply({"revocation_time": int(now.timestamp()), "revocation_time_rfc3339": now.isoformat(), "state": "revoked"})
+        return Reply(
+            {"revocation_time": int(now.timestamp()), "revocation_time_rfc3339": now.isoformat(), "state": "revoked"}
+        )
 
     def _list(self, word: str) -> Reply:
         if word == "keys":
             found = {issuer.key_id for issuer in self.issuers.values() if issuer.key_id} | set(self.keys)
-            return Reply({"keys": sorted(found), "key_info": {one: {"is_default": False, "key_name": ""} for one in found}})
+            return Reply(
+                {"keys": sorted(found), "key_info": {one: {"is_default": False, "key_name": ""} for one in found}}
+            )
         if not self.issuers:
             raise Failed(404)
         info = {
@@ -286,7 +301,7 @@ class Pki:
         }
         return Reply({"keys": list(info), "key_info": info})
 
-    def _issuer(self, ask: Ask, reference: str) -> Reply:
+    def _issuer(self, reference: str) -> Reply:
         identifier = self.default if reference.partition("/")[0] == "default" else reference.partition("/")[0]
         issuer = self.issuers.get(identifier)
         if issuer is None:
@@ -324,10 +339,18 @@ class Pki:
     def dump(self) -> Json:
         """Return everything as JSON, private keys included."""
         issuers = [
-            [one.id, one.key_id, pem(one.certificate), key_pem(one.key) if one.key else "", one.chain] for one in self.issuers.values()
+            [one.id, one.key_id, pem(one.certificate), key_pem(one.key) if one.key else "", one.chain]
+            for one in self.issuers.values()
         ]
         keys = {identifier: key_pem(key) for identifier, key in self.keys.items()}
-        return {"roles": self.roles, "issuers": issuers, "default": self.default, "keys": keys, "revoked": self.revoked, "urls": self.urls}
+        return {
+            "roles": self.roles,
+            "issuers": issuers,
+            "default": self.default,
+            "keys": keys,
+            "revoked": self.revoked,
+            "urls": self.urls,
+        }
 
     def load(self, kept: Mapping[str, Any]) -> None:
         """Take what `dump` gave."""

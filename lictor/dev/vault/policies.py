@@ -119,7 +119,10 @@ def _parameters_fit(rule: Rule, ask: Ask) -> bool:
         return False
     if not rule.allowed:
         return True
-    return all(("*" in rule.allowed and name not in rule.allowed) or _listed(rule.allowed, name, value) for name, value in given.items())
+    return all(
+        ("*" in rule.allowed and name not in rule.allowed) or _listed(rule.allowed, name, value)
+        for name, value in given.items()
+    )
 
 
 def _listed(parameters: Mapping[str, list[Any]], name: str, value: Any) -> bool:

@@ -94,7 +94,9 @@ def role_of(ask: Ask, held: Mapping[str, Any] | None) -> Json:
     return role
 
 
-def plan_for(role: Mapping[str, Any], ask: Ask, of_csr: Names | None, metadata: Mapping[str, Mapping[str, str]], longest: float) -> Plan:
+def plan_for(
+    role: Mapping[str, Any], ask: Ask, of_csr: Names | None, metadata: Mapping[str, Mapping[str, str]], longest: float
+) -> Plan:
     """Return the certificate that a role lets a caller have. Raise Failed for anything that it does not.
 
     `metadata` is that of the caller's aliases, by the accessor of their mounts. `longest` is the mount's longest TTL.
@@ -136,7 +138,11 @@ def _names(role: Mapping[str, Any], ask: Ask, of_csr: Names | None) -> Names:
     if of_csr is not None and role["use_csr_sans"]:
         dns, uris, ips = list(of_csr.dns), list(of_csr.uris), list(of_csr.ips)
     if not common and role["require_cn"]:
-        raise Failed(400, "the common_name field is required, or must be provided in a CSR with \"use_csr_common_name\" set to true, unless \"require_cn\" is set to false")
+        raise Failed(
+            400,
+            'the common_name field is required, or must be provided in a CSR with "use_csr_common_name" set to true,'
+            ' unless "require_cn" is set to false',
+        )
     if common and not ask.flag("exclude_cn_from_sans") and common not in dns and _HOSTNAME.fullmatch(common):
         dns.insert(0, common)
     return Names(common, tuple(dict.fromkeys(dns)), tuple(uris), tuple(ips))
@@ -149,8 +155,13 @@ def _check_names(role: Mapping[str, Any], names: Names, metadata: Mapping[str, M
         if name != names.common_name and not _may_name(role, name):
             raise Failed(400, f"subject alternate name {name} not allowed by this role")
     if names.ips and not role["allow_ip_sans"]:
-        raise Failed(400, f"IP Subject Alternative Names are not allowed in this role, but was provided {', '.join(names.ips)}")
-    allowed = [_filled(pattern, metadata) if role["allowed_uri_sans_template"] else pattern for pattern in role["allowed_uri_sans"]]
+        raise Failed(
+            400, f"IP Subject Alternative Names are not allowed in this role, but was provided {', '.join(names.ips)}"
+        )
+    allowed = [
+        _filled(pattern, metadata) if role["allowed_uri_sans_template"] else pattern
+        for pattern in role["allowed_uri_sans"]
+    ]
     if names.uris and not allowed:
         raise Failed(400, "URI Subject Alternative Names are not allowed in this role, but were provided via CSR")
     for uri in names.uris:
@@ -200,7 +211,11 @@ def check_key(role: Mapping[str, Any], public: Any) -> None:
     kind, bits = role["key_type"], int(role["key_bits"])
     if kind == "any":
         return
-    kinds: dict[str, type] = {"rsa": rsa.RSAPublicKey, "ec": ec.EllipticCurvePublicKey, "ed25519": ed25519.Ed25519PublicKey}
+    kinds: dict[str, type] = {
+        "rsa": rsa.RSAPublicKey,
+        "ec": ec.EllipticCurvePublicKey,
+        "ed25519": ed25519.Ed25519PublicKey,
+    }
     if not isinstance(public, kinds[kind]):
         raise Failed(400, f"role requires keys of type {kind}")
     size = getattr(public, "key_size", 0)

@@ -59,8 +59,12 @@ class System:
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
-        self.mounts = {path: Mount(kind, f"{kind}_{secrets.token_hex(4)}", _config({})) for path, kind in _FIXED_MOUNTS.items()}
-        self.auths = {"token/": Mount("token", f"auth_token_{secrets.token_hex(4)}", _config({}, token_type="default-service"))}
+        self.mounts = {
+            path: Mount(kind, f"{kind}_{secrets.token_hex(4)}", _config({})) for path, kind in _FIXED_MOUNTS.items()
+        }
+        self.auths = {
+            "token/": Mount("token", f"auth_token_{secrets.token_hex(4)}", _config({}, token_type="default-service"))
+        }
         self.approles: dict[str, AppRole] = {}
         self.policies: dict[str, Json] = {}
         self.rules: dict[str, tuple[Rule, ...]] = {}
@@ -197,7 +201,12 @@ class System:
         if kind != "pki":
             known = "; the dev server of Lictor has pki alone" if kind in {"kv", "transit", "database", "ssh"} else ""
             raise Failed(400, f"plugin not found in the catalog: {kind}{known}")
-        mount = Mount(kind, f"pki_{secrets.token_hex(4)}", _config(ask.data.get("config") or {}), description=ask.text("description"))
+        mount = Mount(
+            kind,
+            f"pki_{secrets.token_hex(4)}",
+            _config(ask.data.get("config") or {}),
+            description=ask.text("description"),
+        )
         mount.engine = Pki(lambda: float(mount.config["max_lease_ttl"]) or LONGEST_TTL)
         self.mounts[path] = mount
         return NOTHING
@@ -210,7 +219,10 @@ class System:
             if path in self.auths:
                 raise Failed(400, f"path is already in use at {path}")
             if ask.text("type") != "approle":
-                raise Failed(400, f"plugin not found in the catalog: {ask.text('type')}; the dev server of Lictor has approle alone")
+                raise Failed(
+                    400,
+                    f"plugin not found in the catalog: {ask.text('type')}; the dev server of Lictor has approle alone",
+                )
             accessor = f"auth_approle_{secrets.token_hex(4)}"
             self.auths[path] = Mount("approle", accessor, _config({}, token_type="default-service"))
             self.approles[path] = AppRole(path.rstrip("/"), self._vault.tokens, self._vault.clock)
@@ -241,7 +253,11 @@ class System:
                     return Reply({**self.auths[where].row(), "path": f"auth/{where}"})
             if found is not None:
                 return Reply({**found[1].row(), "path": found[0]})
-            raise Failed(403, f"preflight capability check returned 403, please ensure client's policies grant access to path \"{path}/\"")
+            raise Failed(
+                403,
+                "preflight capability check returned 403, please ensure client's policies grant access to path"
+                f' "{path}/"',
+            )
         raise not_here(ask)
 
     # --- policies ---
@@ -273,7 +289,9 @@ class System:
 
     def _change_policy(self, ask: Ask, name: str, text: str) -> Reply:
         if name == "root":
-            raise Failed(400, 'cannot update "root" policy' if ask.operation == "update" else 'cannot delete "root" policy')
+            raise Failed(
+                400, 'cannot update "root" policy' if ask.operation == "update" else 'cannot delete "root" policy'
+            )
         if ask.operation == "delete":
             if name == "default":
                 raise Failed(400, 'cannot delete "default" policy')

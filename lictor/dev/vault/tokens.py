@@ -47,7 +47,9 @@ class Tokens:
         self.by_id: dict[str, Token] = {}
         self.wrapped: dict[str, Json] = {}  # by the wrapping token
         now = clock()
-        self.by_id[root] = Token(root, _random(24), ["root"], now, 0.0, 0.0, orphan=True, path="auth/token/root", display_name="root")
+        self.by_id[root] = Token(
+            root, _random(24), ["root"], now, 0.0, 0.0, orphan=True, path="auth/token/root", display_name="root"
+        )
 
     def make(self, policies: list[str], ttl: float, **more: Any) -> Token:
         """Return a new token."""
@@ -102,11 +104,19 @@ class Tokens:
     def wrap(self, answer: Json, ask: Ask, accessor: str) -> Json:
         """Return the `wrap_info` of an answer that waits for its one reader."""
         now = self._clock()
-        token = Token(f"s.{_random(24)}", _random(24), ["response-wrapping"], now, now + ask.wrap, ask.wrap, uses=1, orphan=True)
+        token = Token(
+            f"s.{_random(24)}", _random(24), ["response-wrapping"], now, now + ask.wrap, ask.wrap, uses=1, orphan=True
+        )
         token.path, token.renewable = ask.path, False
         self.by_id[token.id] = token
         self.wrapped[token.id] = answer
-        info = {"token": token.id, "accessor": token.accessor, "ttl": int(ask.wrap), "creation_time": stamp(now), "creation_path": ask.path}
+        info = {
+            "token": token.id,
+            "accessor": token.accessor,
+            "ttl": int(ask.wrap),
+            "creation_time": stamp(now),
+            "creation_path": ask.path,
+        }
         return {**info, **({"wrapped_accessor": accessor} if accessor else {})}
 
     def unwrap(self, identifier: str) -> Json:
@@ -163,7 +173,7 @@ class TokenAuth:
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
-    def answer(self, ask: Ask, own: Token) -> Reply:
+    def answer(self, ask: Ask, own: Token) -> Reply:  # noqa: C901 - a table of paths
         """Answer a request under auth/token; `own` is the token that asks."""
         match ask.operation, ask.path.removeprefix("auth/token/"):
             case "update", "create" | "create-orphan" as word:
