@@ -128,6 +128,13 @@ class Dataplane:
         self.clock.stop()
         return all(ended)
 
+    async def drain_inbound(self, seconds: float) -> bool:
+        """Stop accepting from the mesh and let that finish; what this end calls goes on. Return as `drain`."""
+        self.draining = True
+        inbound = [key for key in self.listeners if key.purpose == "inbound"]
+        ended = await asyncio.gather(*(self.listeners.pop(key).drain(seconds) for key in inbound))
+        return all(ended)
+
     # --- opening ---
 
     def _open(self, key: ListenerKey) -> Listener:

@@ -18,7 +18,7 @@ from controlplane.issuer.settings import vault_settings
 from controlplane.registration import Definition, gateway_definition
 from gateway.config import read_gateway
 from lictor import __version__
-from lictor.commands import config, dev, intention, services
+from lictor.commands import config, dev, intention, services, up
 from lictor.flags import Words, add, add_agent_flags, agent_overrides, environment_default, ignored, word
 from policies.errors import ConfigError, MeshError, Problem
 from policies.snapshot import Role
@@ -27,7 +27,7 @@ from sidecar.logs import LEVELS, configure
 from sidecar.settings import DEFAULT_ADMIN, DRAIN_SECONDS, ProcessSettings
 
 log = structlog.get_logger(__name__)
-COMMANDS = (dev, config, intention, services)
+COMMANDS = (up, dev, config, intention, services)
 
 _SIDECAR_EXAMPLES = """examples:
   lictor sidecar --sidecar-for web-1                    the sidecar that is registered for the instance web-1

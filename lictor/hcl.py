@@ -4,7 +4,7 @@
     object   := "{" { item [","] } "}"    value := number | true | false | string | heredoc | list | object
 
 An object is a dict; a block that comes again makes a list of dicts; the last of repeated scalars wins; labels become
-keys below their block. Our own, because the kept libraries read something else: pyhcl takes bare words and `key: value`,
+keys below their block. Our own, because the kept libraries read something else: pyhcl takes bare words and `a: b`,
 leaves escapes undecoded and octal numbers decimal; python-hcl2 is of HCL 2. Tokens first, then one pass: linear.
 Source: the documentation of HCL 1, and what `consul config write` was seen to make of each form.
 """

@@ -2,7 +2,8 @@
 
 /ready  200 when traffic may come, else 503; says what is waited for     /live           200 while the loop runs
 /metrics, /stats/prometheus   Prometheus text                            /config_dump    table, watches, problems
-/certs  leaf and roots        /clusters  endpoints and connections       /drain (POST)   begin to drain
+/certs  leaf and roots        /clusters  endpoints and connections       /drain (POST)   begin to drain;
+        with ?hold=true what the app calls goes on until SIGTERM, with &wait=true the answer comes when it is drained
 """
 
 from __future__ import annotations
@@ -80,8 +81,11 @@ def _pages(process: Process) -> dict[tuple[str, ...], Respond]:
 
 
 def _drain(process: Process) -> Respond:
-    async def drain(_: web.Request) -> web.Response:
-        process.stop()
+    async def drain(request: web.Request) -> web.Response:
+        if request.query.get("hold") == "true":
+            await process.drain_and_hold(wait=request.query.get("wait") == "true")
+        else:
+            process.stop()
         return web.json_response({"phase": Phase.DRAINING.value}, status=202)
 
     return drain

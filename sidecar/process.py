@@ -74,6 +74,9 @@ class Process:
         self.dataplane: Dataplane | None = None
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
+        self._hold = False
+        self._drained = asyncio.Event()
+        self._released = asyncio.Event()
         self._first_table_at: float | None = None
 
     # --- the whole life ---
@@ -119,14 +122,23 @@ class Process:
             await issuer.close()
 
     def stop(self) -> None:
-        """Begin to drain; a second time, cut what is under way."""
-        if self._stop.is_set():
+        """Begin to drain; a second time, cut what is under way. After `drain_and_hold`, end."""
+        if self._hold and not self._released.is_set():
+            self._released.set()
+        elif self._stop.is_set():
             log.warning("stopping_at_once")
             if self.dataplane is not None:
                 for listener in self.dataplane.listeners.values():
                     for connection in tuple(listener.connections):
                         connection.abort()
         self._stop.set()
+
+    async def drain_and_hold(self, *, wait: bool) -> None:
+        """Leave the catalog and drain what comes in; what the app calls goes on until `stop`."""
+        self._hold = not self._stop.is_set()
+        self._stop.set()
+        if wait:
+            await self._drained.wait()
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -317,10 +329,16 @@ class Process:
         for service_id in ids:
             await self._quietly(catalog.maintenance(service_id, enable=True, reason=DRAIN_REASON))
         await asyncio.sleep(NOTICE_SECONDS)
-        whole = await dataplane.drain(self.settings.drain_seconds)
+        whole = await dataplane.drain_inbound(self.settings.drain_seconds)
+        if not self._hold:
+            whole = await dataplane.drain(self.settings.drain_seconds) and whole
         for definition in reversed(self.settings.definitions):
             await self._quietly(catalog.deregister(str(definition["ID"])))
         log.info("drained", nothing_cut=whole)
+        self._drained.set()
+        if self._hold:
+            await self._released.wait()
+            await dataplane.drain(self.settings.drain_seconds)
 
     # --- how it stands ---
 
