@@ -1,0 +1,6 @@
+Kind = "service-intentions"
+Name = "store"
+Sources = [
+  { Name = "shop", Action = "allow" },
+  { Name = "report", Action = "deny" },
+]
