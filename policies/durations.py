@@ -58,7 +58,7 @@ def parse_nanoseconds(text: str) -> int:
     sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
     if rest == "0":
         return 0
-    invalid = EntryError(f'time: invalid duration "{text}"')
+    invalid = EntryError(f"time: invalid duration {_quote(text)}")
     if not rest:
         raise invalid
     total = 0
@@ -77,14 +77,24 @@ def parse_nanoseconds(text: str) -> int:
 
 
 def _piece_nanoseconds(text: str, piece: re.Match[str]) -> int:
+    if int(piece["whole"] or 0) > _LONGEST:
+        raise EntryError(f"time: invalid duration {_quote(text)}")
     if not piece["unit"]:
-        raise EntryError(f'time: missing unit in duration "{text}"')
+        raise EntryError(f"time: missing unit in duration {_quote(text)}")
     unit = _UNIT_NANOSECONDS.get(piece["unit"])
     if unit is None:
-        raise EntryError(f'time: unknown unit "{piece["unit"]}" in duration "{text}"')
+        raise EntryError(f"time: unknown unit {_quote(piece['unit'])} in duration {_quote(text)}")
+    if int(piece["whole"] or 0) > _LONGEST // unit:
+        raise EntryError(f"time: invalid duration {_quote(text)}")
     fraction = piece["fraction"] or ""
     below_one = int(int(fraction) * (unit / 10.0 ** len(fraction))) if fraction else 0
     return int(piece["whole"] or 0) * unit + below_one
+
+
+def _quote(text: str) -> str:
+    """Return the text in quotes as Go's package `time` prints it: bytes that are not plain ASCII in hexadecimal."""
+    shown = (chr(byte) if 0x20 <= byte < 0x80 else f"\\x{byte:02x}" for byte in text.encode())  # noqa: PLR2004 - ASCII
+    return '"' + "".join("\\" + part if part in {'"', "\\"} else part for part in shown) + '"'
 
 
 def format_duration(nanoseconds: int) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from decimal import Decimal
 
 from policies.errors import EntryError
 
 _ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v", "\\": r"\\"}
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
-_EXPONENT_FROM = 1e21
+_EXPONENT_FROM, _EXPONENT_BELOW = 6, 4
 _PREFIXES = {"0x": 16, "0b": 2, "0o": 8}
 
 
@@ -54,10 +55,14 @@ def plain(value: object) -> str:
 
 
 def _shortest(value: float) -> str:
-    if math.isinf(value) or abs(value) >= _EXPONENT_FROM or 0 < abs(value) < 1e-4:  # noqa: PLR2004 - %v of a float
-        mantissa, _, exponent = f"{value!r}".partition("e")
-        return f"{mantissa.removesuffix('.0')}e{exponent}" if exponent else mantissa
-    return number_text(value)
+    """Return the number as `%v` prints it: with an exponent from six digits before the point on."""
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    power = len(digits) + int(exponent) - 1
+    if -_EXPONENT_BELOW <= power < _EXPONENT_FROM:
+        return number_text(value)
+    mantissa = "".join(map(str, digits))
+    point = "." if len(mantissa) > 1 else ""
+    return f"{'-' if sign else ''}{mantissa[0]}{point}{mantissa[1:]}e{power:+03d}"
 
 
 def number_text(value: float) -> str:
@@ -139,7 +144,7 @@ def _magnitude(digits: str) -> int | None:
 def parse_fraction(text: str) -> float:
     """Return a float by `strconv.ParseFloat(text, 32)`, or raise EntryError. "" is 0."""
     try:
-        value = float("x" if text.strip() != text or "_" in text else text or "0")
+        value = float("x" if text.strip() != text else text or "0")
     except ValueError:
         raise EntryError(f"strconv.ParseFloat: parsing {quote(text)}: invalid syntax") from None
     if math.isinf(single(value)) and not math.isinf(value):
@@ -175,5 +180,5 @@ def to_signed(value: float) -> int:
 def to_unsigned(value: float, bits: int) -> int:
     """Return `uint64(value)` cut to `bits`: a negative number wraps around."""
     half = 1 << 63
-    whole = to_signed(value) if value < half else to_signed(value - half) ^ half
+    whole = to_signed(value) if value < half else to_signed(value - half) | half
     return whole & ((1 << bits) - 1)

@@ -9,6 +9,7 @@ from typing import Any
 from policies.durations import format_duration, parse_nanoseconds
 from policies.entries import gotext
 from policies.entries.shapes import Bytes, Fraction, Listing, Optional, Shape, Span, Struct, Table, zero
+from policies.errors import EntryError
 
 
 def complete(value: Any, shape: Shape) -> Any:
@@ -23,6 +24,8 @@ def complete(value: Any, shape: Shape) -> Any:
         case Optional(of):
             return None if value is None else complete(value, of)
         case Listing(of):
+            if isinstance(of, Optional) and None in (value or ()):
+                raise EntryError("null stands for an element of a list: Consul gives no answer to it")
             return None if value is None else [complete(element, of) for element in value]
         case Table(of):
             return None if value is None else {key: complete(element, of) for key, element in value.items()}

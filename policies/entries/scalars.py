@@ -110,6 +110,8 @@ def _span(name: str, data: Any) -> int:
 def _bytes(name: str, data: Any) -> bytes:
     if isinstance(data, str):
         return data.encode()
+    if data == {}:
+        return b""
     elements = data if isinstance(data, list) else [data]
     return bytes(
         _whole(f"{name}[{place}]", element, Whole("uint8", 8, signed=False)) for place, element in enumerate(elements)
