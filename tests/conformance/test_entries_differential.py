@@ -7,6 +7,7 @@ the environment asks for more examples.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import http.client
 import json
@@ -59,6 +60,9 @@ class Pair:
         self.ours = Entries()
         roots = json.loads(self.ask("GET", "connect/ca/roots")[1])
         self.trust_domain = str(roots["TrustDomain"])
+
+    def close(self) -> None:
+        self._connection.close()
 
     def ask(self, method: str, path: str, body: object = None) -> Answer:
         data = None if body is None else json.dumps(body)
@@ -197,8 +201,8 @@ def without_weights(value: Any) -> Any:
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
     """A Consul of its own: proxy-defaults and mesh are one for all services."""
-    with consul_server() as server:
-        yield Pair(server)
+    with consul_server() as server, contextlib.closing(Pair(server)) as both:
+        yield both
 
 
 # --- any entry of any kind, from the tables of fields -----------------------------------------------------------------
