@@ -18,6 +18,7 @@ from policies.discovery.chain_set import ChainSet, Entry, Source, read_chain_set
 from policies.discovery.fingerprint import customization_hash
 from policies.discovery.splitting import flatten_splitters
 from policies.discovery.targets import DEFAULT, Place, Target, place_of
+from policies.discovery.walks import reachable, refuse_circles, shown_node
 from policies.durations import format_duration, parse_nanoseconds
 from policies.entries.check_common import HTTP_LIKE
 from policies.entries.check_defaults import proxy_protocol
@@ -66,9 +67,9 @@ class _Compiler:
 
     def chain(self) -> dict[str, Any]:
         start = self._start()
-        _refuse_circles(self._nodes, start)
+        refuse_circles(self._nodes, start)
         flatten_splitters(self._nodes)
-        used = _reachable(self._nodes, start)
+        used = reachable(self._nodes, start)
         if self._advanced and self._protocol not in HTTP_LIKE:
             raise ChainError(
                 f"discovery chain {quote(self._request.service)} uses a protocol {quote(self._protocol)} "
@@ -77,7 +78,7 @@ class _Compiler:
         if self._request.protocol and self._request.protocol != self._protocol:
             self._protocol = self._request.protocol
             self._customized.add("protocol")
-        nodes = {name: _shown(node) for name, node in self._nodes.items() if name in used}
+        nodes = {name: shown_node(node) for name, node in self._nodes.items() if name in used}
         targets = {id_: target.shown() for id_, target in self._targets.items() if id_ in self._retained}
         shown = {
             "ServiceName": self._request.service,
@@ -353,41 +354,3 @@ def _refuse_for_external(service: str, entry: Entry) -> None:
             raise ChainError(
                 f"service {quote(service)} has an external SNI set; cannot define {spoken} for external services"
             )
-
-
-def _below(node: Node) -> list[str]:
-    return [str(part["NextNode"]) for part in items(node.get("Routes") or node.get("Splits"))]
-
-
-def _refuse_circles(nodes: Mapping[str, Node], start: str) -> None:
-    """Refuse splitters that lead back to themselves. Walks the last leg first, as Consul's stack does."""
-    path: list[str] = []
-
-    def visit(name: str) -> None:
-        if name in path:
-            raise ChainError(f"detected circular reference: [{' -> '.join([*path, name])}]")
-        path.append(name)
-        for below in reversed(_below(nodes[name])):
-            visit(below)
-        path.pop()
-
-    visit(start)
-
-
-def _reachable(nodes: Mapping[str, Node], start: str) -> set[str]:
-    found: set[str] = set()
-    todo = [start]
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo += _below(nodes[name])
-    return found
-
-
-def _shown(node: Node) -> Node:
-    """Return the node without what Consul's JSON leaves out: a weight of zero."""
-    if node["Type"] != "splitter":
-        return node
-    splits = [{key: value for key, value in leg.items() if value} for leg in node["Splits"]]
-    return {**node, "Splits": splits}

@@ -75,7 +75,7 @@ class Pair:
         if len(self.ours):  # a chain that was left broken is mended first: nothing else of it could be deleted
             self.ask("PUT", "config", {"Kind": "proxy-defaults", "Config": {"protocol": "http"}})
             self.ours = self.ours.put({"Kind": "proxy-defaults", "Name": "global"})
-        for kind in [*KINDS[2:], *KINDS[2:], *KINDS[2:], *KINDS]:
+        for kind in [*KINDS[2:], *KINDS[2:], *KINDS[2:], *KINDS, *KINDS]:
             for name in map(entry_name, self.ours.of_kind(kind)):
                 # Where names differ in case only, one spelling may be refused and another taken.
                 for spelling in (name, name.lower(), name.upper()):
