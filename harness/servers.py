@@ -163,7 +163,8 @@ class Program:
             if not self.running():
                 break
             time.sleep(0.05)
-        state = "did not get ready" if self.running() else "ended"
+        code = self.process.returncode if self.process is not None else None
+        state = "did not get ready" if self.running() else f"ended with {code}"
         message = f"{self.name} {state}:\n{self.log[-6000:]}"
         raise RuntimeError(message)
 

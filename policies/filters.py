@@ -100,7 +100,7 @@ class Filter:
 
 
 def parse_filter(source: str, shape: Mapping[str, Kind] = ROW) -> Filter:
-    """Return the filter, for rows of this shape. Raise FilterError naming the place for text that Consul would refuse."""
+    """Return the filter, for rows of this shape. Raise FilterError naming the place for text that Consul refuses."""
     parser = _Parser(source, _tokens(source), shape)
     test = parser.any_of(0)
     parser.end()

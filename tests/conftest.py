@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from harness.certificates import Authority
-from harness.servers import ConsulServer, VaultServer, consul_server, vault_server
+from harness.servers import ConsulServer, VaultServer, consul_server, dev_server, vault_server
 
 os.environ["PYTHONASYNCIODEBUG"] = "1"  # read whenever a loop is made
 
@@ -33,25 +33,32 @@ def stranger() -> Authority:
     return Authority("another root")
 
 
-@pytest.fixture(scope="session")
-def consul() -> Iterator[ConsulServer]:
-    """A Consul without ACLs, shared by a worker: tests use names of their own."""
-    with consul_server() as server:
+BOTH = ["real", "embedded"]
+
+
+@pytest.fixture(scope="session", params=BOTH)
+def consul(request: pytest.FixtureRequest) -> Iterator[ConsulServer]:
+    """A Consul without ACLs, the real one and ours, shared by a worker: tests use names of their own."""
+    with consul_server() if request.param == "real" else dev_server() as server:
         yield server
 
 
-@pytest.fixture(scope="session")
-def consul_with_acls() -> Iterator[ConsulServer]:
+@pytest.fixture(scope="session", params=BOTH)
+def consul_with_acls(request: pytest.FixtureRequest) -> Iterator[ConsulServer]:
     """A Consul whose ACLs deny by default."""
-    with consul_server(acl=True) as server:
+    with consul_server(acl=True) if request.param == "real" else dev_server(acl=True) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
-def vault() -> Iterator[VaultServer]:
-    """An unsealed server with Vault's API."""
-    with vault_server() as server:
-        yield server
+@pytest.fixture(scope="session", params=BOTH)
+def vault(request: pytest.FixtureRequest) -> Iterator[VaultServer]:
+    """An unsealed server with Vault's API: the real one and ours."""
+    if request.param == "real":
+        with vault_server() as server:
+            yield server
+    else:
+        with dev_server() as servers:
+            yield servers.vault
 
 
 def _sockets() -> set[str]:

@@ -12,6 +12,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers every GET."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body leave in one packet; two would wait for each other
 
     def do_GET(self) -> None:
         """Answer."""

@@ -20,6 +20,7 @@ from aiohttp import web
 from lictor.dev.consul.server import Consul, Settings, consul_app
 from lictor.dev.faults import Faults, suffering
 from lictor.dev.vault import Vault, vault_app
+from lictor.dev.vault.listing import Listing
 from policies.errors import ConfigError, Problem
 
 HOST = "127.0.0.1"
@@ -62,6 +63,7 @@ class DevServer:
         self._lost: dict[str, Any] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._runners: list[web.AppRunner] = []
+        self._servers: list[asyncio.Server] = []
         self.http_port = self.vault_port = 0
 
     async def __aenter__(self) -> Self:
@@ -108,6 +110,8 @@ class DevServer:
         self.faults.clear()
         self._apply()
         await self.consul.agent.stop()
+        for server in self._servers:
+            server.close()
         for runner in self._runners:
             await runner.cleanup()
 
@@ -132,17 +136,18 @@ class DevServer:
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         self._runners.append(runner)
-        site = web.TCPSite(runner, HOST, port)
+        handlers = runner.server
+        assert handlers is not None  # noqa: S101 - set up above
         try:
-            await site.start()
+            server = await asyncio.get_running_loop().create_server(lambda: Listing(handlers()), HOST, port)
         except OSError as error:
-            problem = Problem(
-                flag,
+            text, fix = (
                 f"cannot listen on {HOST}:{port}: {error.strerror}",
                 "stop who listens there, or give another port",
             )
-            raise ConfigError((problem,)) from error
-        return int(runner.addresses[0][1])
+            raise ConfigError((Problem(flag, text, fix),)) from error
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
 
     # --- faults ---
 

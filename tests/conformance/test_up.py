@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -77,7 +78,7 @@ class Up:
             {"PYTHONPATH": str(REPOSITORY), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         )
 
-    def __enter__(self) -> Up:
+    def __enter__(self) -> Self:
         self.program.start()
         self.program.wait_until(lambda: "the mesh is up" in self.program.log, 60)
         return self
@@ -146,7 +147,9 @@ def test_a_wrong_file_starts_nothing(tmp_path: Path) -> None:
             f"services:\n  web: {{command: no-such-program, prot: 1, port: {port}, upstreams: {{nobody: 9191}}}}\n"
             "  a: {command: sleep 1, upstreams: {b: 9192}}\n  b: {command: sleep 1, upstreams: {a: 9193}}\n"
         )
-        program = Program("up", [sys.executable, "-m", "lictor", "up", str(file)], tmp_path, {"PYTHONPATH": str(REPOSITORY)})
+        program = Program(
+            "up", [sys.executable, "-m", "lictor", "up", str(file)], tmp_path, {"PYTHONPATH": str(REPOSITORY)}
+        )
         program.start()
         assert program.process is not None
         assert program.process.wait(20) == 2
@@ -165,12 +168,27 @@ def test_run_puts_one_process_into_a_mesh_that_exists(tmp_path: Path) -> None:
     port, way = free_ports(2)
     with consul_server() as consul:
         words = ["run", "--name", "alone", "--port", str(port), "--http-addr", f"127.0.0.1:{consul.http_port}"]
-        words += ["--upstream", f"alone2:{way}", "--", sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+        words += [
+            "--upstream",
+            f"alone2:{way}",
+            "--",
+            sys.executable,
+            "-m",
+            "http.server",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+        ]
         program = Program("run", [sys.executable, "-m", "lictor", *words], tmp_path, {"PYTHONPATH": str(REPOSITORY)})
         program.start()
         try:
             program.wait_until(lambda: "the mesh is up" in program.log, 60)
-            until(lambda: [row["Service"]["ID"] for row in consul.api("health/connect/alone?passing")] == ["alone-sidecar-proxy"])
+            until(
+                lambda: (
+                    [row["Service"]["ID"] for row in consul.api("health/connect/alone?passing")]
+                    == ["alone-sidecar-proxy"]
+                )
+            )
         finally:
             assert program.stop(signal.SIGINT) == 0, program.log
         assert consul.api("agent/services") == {}

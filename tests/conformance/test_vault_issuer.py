@@ -160,6 +160,10 @@ def jwt_key(prepared: Prepared) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+ONLY_REAL = pytest.mark.parametrize("vault", ["real"], indirect=True)  # the embedded one has no jwt method
+
+
+@ONLY_REAL
 async def test_a_jwt_will_do(prepared: Prepared, jwt_key: ec.EllipticCurvePrivateKey, tmp_path: Path) -> None:
     file = tmp_path / "jwt"
     file.write_text(es256(jwt_key, {"sub": "web", "aud": "vault", "exp": int(time.time()) + 60}))
@@ -168,6 +172,7 @@ async def test_a_jwt_will_do(prepared: Prepared, jwt_key: ec.EllipticCurvePrivat
         assert (await first(issuer)).spiffe_id == spiffe("web")
 
 
+@ONLY_REAL
 async def test_kubernetes_login_sends_the_service_accounts_token(
     prepared: Prepared, jwt_key: ec.EllipticCurvePrivateKey, tmp_path: Path
 ) -> None:
@@ -179,6 +184,7 @@ async def test_kubernetes_login_sends_the_service_accounts_token(
         assert (await first(issuer)).spiffe_id == spiffe("web")
 
 
+@ONLY_REAL
 @pytest.mark.parametrize("claims", [{"sub": "db"}, {"aud": "other"}, {"exp": 1}])
 async def test_a_jwt_that_does_not_fit_is_refused(
     prepared: Prepared, jwt_key: ec.EllipticCurvePrivateKey, tmp_path: Path, claims: dict[str, object]

@@ -5,6 +5,8 @@ Source: Consul's HTTP API, "Intentions". The decision itself is that of policies
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,7 +43,8 @@ def rows_of(state: State, entry: Mapping[str, Any]) -> list[Json]:
             row["Meta"] = meta
         row["Precedence"] = source["Precedence"]
         if source.get("LegacyID"):
-            row["Hash"] = "legacy"
+            digest = hashlib.blake2b(repr(sorted(source.items())).encode(), digest_size=32).digest()
+            row["Hash"] = base64.b64encode(digest).decode()
         rows.append({**row, "CreateIndex": created, "ModifyIndex": modified})
     return rows
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from lictor.dev.vault.answers import Ask, Failed, Json, seconds
 from lictor.dev.vault.certificates import Names, Plan
+from lictor.dev.vault.tokens import LONGEST_TTL
 
 DEFAULTS: Json = {
     "allow_any_name": False,
@@ -103,7 +104,7 @@ def plan_for(
     """
     names = _names(role, ask, of_csr)
     _check_names(role, names, metadata)
-    ttl = ask.seconds("ttl") or float(role["ttl"]) or longest
+    ttl = ask.seconds("ttl") or float(role["ttl"]) or min(LONGEST_TTL, longest)
     limit = min(float(role["max_ttl"]) or longest, longest)
     return Plan(
         names,
