@@ -2,10 +2,10 @@
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS builder
-COPY requirements.txt /build/requirements.txt
+COPY requirements.txt /requirements.txt
 RUN python3 -m venv /opt/lictor \
     && /opt/lictor/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check \
-        --require-hashes --no-deps -r /build/requirements.txt \
+        --require-hashes --no-deps -r /requirements.txt \
     && /opt/lictor/bin/python -m pip uninstall --quiet --yes pip setuptools
 COPY policies /build/policies
 COPY dataplane /build/dataplane
@@ -13,9 +13,9 @@ COPY controlplane /build/controlplane
 COPY sidecar /build/sidecar
 COPY gateway /build/gateway
 COPY lictor /build/lictor
-RUN cp -r /build/policies /build/dataplane /build/controlplane /build/sidecar /build/gateway /build/lictor \
-        "$(/opt/lictor/bin/python -c 'import site; print(site.getsitepackages()[0])')" \
-    && /opt/lictor/bin/python -m compileall -q /opt/lictor/lib || true
+RUN site="$(/opt/lictor/bin/python -c 'import site; print(site.getsitepackages()[0])')" \
+    && cp -r /build/. "$site" \
+    && cd "$site" && /opt/lictor/bin/python -m compileall -q $(ls /build)
 
 FROM ${PYTHON_IMAGE}
 # The first user of the image that is nobody: no shell, no home, no write access anywhere.

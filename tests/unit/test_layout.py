@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,11 @@ def test_the_version_is_told_once() -> None:
     import lictor
 
     assert f"## {lictor.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_wheel_holds_every_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {
+        str(file.parent.relative_to(ROOT)).replace("/", ".") for one in PACKAGES for file in (ROOT / one).rglob("*.py")
+    }
+    assert set(settings["tool"]["setuptools"]["packages"]) == packages
