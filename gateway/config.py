@@ -17,8 +17,8 @@ from controlplane.registration import Definition, check_definition, gateway_defi
 from policies.errors import IdentityError
 from policies.identity import parse_service_name
 from policies.snapshot import Role
-from sidecar.config import parse_address, read_process
-from sidecar.settings import ProcessSettings
+from sidecar.config import read_process
+from sidecar.settings import ProcessSettings, parse_address
 from sidecar.yaml_reader import Section, read_document
 
 

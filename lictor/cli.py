@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,18 +17,16 @@ import uvloop
 from controlplane.consul_settings import consul_settings
 from controlplane.issuer.settings import vault_settings
 from controlplane.registration import Definition, gateway_definition
-from gateway.config import read_gateway
 from lictor import __version__
-from lictor.commands import config, dev, intention, services, up
 from lictor.flags import Words, add, add_agent_flags, agent_overrides, environment_default, ignored, word
 from policies.errors import ConfigError, MeshError, Problem
 from policies.snapshot import Role
-from sidecar.config import parse_address, read_sidecar
 from sidecar.logs import LEVELS, configure
-from sidecar.settings import DEFAULT_ADMIN, DRAIN_SECONDS, ProcessSettings
+from sidecar.settings import DEFAULT_ADMIN, DRAIN_SECONDS, ProcessSettings, parse_address
 
 log = structlog.get_logger(__name__)
-COMMANDS = (up, dev, config, intention, services)
+COMMANDS = ("up", "dev", "config", "intention", "services")  # modules of lictor.commands
+PROXIES = ("sidecar", "gateway")
 
 _SIDECAR_EXAMPLES = """examples:
   lictor sidecar --sidecar-for web-1                    the sidecar that is registered for the instance web-1
@@ -44,8 +43,9 @@ _GATEWAY_EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
     """Run a command; return the exit code: 0 done, 1 failed, 2 wrong input."""
     variables = os.environ if environment is None else environment
-    parser = _parser()
-    arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser = _parser(proxies_only=bool(words) and words[0] in PROXIES)
+    arguments = parser.parse_args(words)
     try:
         if hasattr(arguments, "run"):
             return int(arguments.run(arguments, variables))
@@ -63,7 +63,10 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
 
 
 def _run(settings: ProcessSettings) -> int:
-    from sidecar.admin import serve_admin  # noqa: PLC0415 - not needed to parse flags
+    from controlplane import lean  # noqa: PLC0415 - not needed to parse flags
+
+    lean.load()
+    from sidecar.admin import serve_admin  # noqa: PLC0415
     from sidecar.process import Process  # noqa: PLC0415
 
     async def live() -> None:
@@ -99,14 +102,15 @@ def _print_problems(error: ConfigError) -> None:
 # --- flags ---------------------------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, proxies_only: bool = False) -> argparse.ArgumentParser:
+    """Return the parser; with `proxies_only` without the operator's words, which a proxy need not keep in memory."""
     parser = argparse.ArgumentParser("lictor", description="A service mesh on Consul and Vault.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"lictor {__version__}")
     words = parser.add_subparsers(dest="word", required=True, metavar="WORD")
     _sidecar_flags(_word(words, "sidecar", "run the proxy beside one service instance", _SIDECAR_EXAMPLES))
     _gateway_flags(_word(words, "gateway", "run the proxy at the edge", _GATEWAY_EXAMPLES))
-    for command in COMMANDS:
-        command.add_to(words)
+    for name in () if proxies_only else COMMANDS:
+        importlib.import_module(f"lictor.commands.{name}").add_to(words)
     return parser
 
 
@@ -141,8 +145,7 @@ def _gateway_flags(parser: argparse.ArgumentParser) -> None:
 def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> ProcessSettings:
     overrides = agent_overrides(arguments)
     if arguments.config is not None:
-        read = read_sidecar if arguments.word == "sidecar" else read_gateway
-        settings = read(arguments.config, {**environment, **overrides})
+        settings = _read(arguments.word, arguments.config, {**environment, **overrides})
     elif arguments.word == "sidecar":
         settings = _sidecar(arguments, environment, overrides)
     else:
@@ -155,6 +158,13 @@ def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
         log_level=arguments.log_level or settings.log_level,
         log_json=settings.log_json if arguments.log_json is None else arguments.log_json,
     )
+
+
+def _read(word: str, file: Path, environment: Mapping[str, str]) -> ProcessSettings:
+    from gateway.config import read_gateway  # noqa: PLC0415 - a YAML reader, only for who has a file
+    from sidecar.config import read_sidecar  # noqa: PLC0415
+
+    return (read_sidecar if word == "sidecar" else read_gateway)(file, environment)
 
 
 def _sidecar(

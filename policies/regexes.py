@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import re2
+from typing import TYPE_CHECKING
 
 from policies.errors import EntryError
 
-_OPTIONS = re2.Options()
-_OPTIONS.log_errors = False
-_OPTIONS.never_nl = False
+if TYPE_CHECKING:
+    import re2
 
 Predicate = Callable[[str], bool]
 
@@ -28,8 +26,13 @@ def search(pattern: str) -> Predicate:
 
 
 def _compile(pattern: str) -> re2._Regexp:
+    import re2  # noqa: PLC0415 - 3 MB that only a mesh with regular expressions pays
+
+    options = re2.Options()
+    options.log_errors = False
+    options.never_nl = False
     try:
-        return re2.compile(pattern, options=_OPTIONS)
+        return re2.compile(pattern, options=options)
     except re2.error as error:
         message = f"regular expression {pattern!r} is not RE2: {_text(error)}"
         raise EntryError(message) from error

@@ -26,10 +26,8 @@ from policies.errors import ConfigError, IdentityError, Problem
 from policies.identity import parse_service_name
 from policies.snapshot import Role
 from sidecar.logs import LEVELS
-from sidecar.settings import DEFAULT_ADMIN, DRAIN_SECONDS, ProcessSettings, camelized
+from sidecar.settings import DEFAULT_ADMIN, DRAIN_SECONDS, ProcessSettings, camelized, parse_address
 from sidecar.yaml_reader import Section, read_document
-
-_MAX_PORT = 65535
 
 
 def read_sidecar(path: Path, environment: Mapping[str, str]) -> ProcessSettings:
@@ -200,11 +198,3 @@ def _admin(document: Section) -> tuple[str, int] | None:
     except ValueError:
         document.note("admin", f"{text!r} is not host:port", "write 127.0.0.1:19000, or off")
         return DEFAULT_ADMIN
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Return (host, port) of `host:port`, `[::1]:port` or `:port` (loopback). Raise ValueError otherwise."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or not 0 < int(port) <= _MAX_PORT:
-        raise ValueError(text)
-    return host.strip("[]") or "127.0.0.1", int(port)

@@ -13,6 +13,7 @@ from policies.snapshot import Role
 
 DEFAULT_ADMIN = ("127.0.0.1", 19000)  # Envoy's under `consul connect envoy`
 DRAIN_SECONDS = 30.0
+_MAX_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,14 @@ class ProcessSettings:
     proxy_id: str = ""
     sidecar_for: str = ""
     gateway_service: str = ""
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Return (host, port) of `host:port`, `[::1]:port` or `:port` (loopback). Raise ValueError otherwise."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or not 0 < int(port) <= _MAX_PORT:
+        raise ValueError(text)
+    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 _WORDS = {"id": "ID", "http": "HTTP", "tcp": "TCP", "ttl": "TTL", "grpc": "GRPC", "tls": "TLS", "udp": "UDP"}

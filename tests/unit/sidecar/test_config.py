@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from policies.errors import ConfigError
-from sidecar.config import parse_address, read_sidecar
+from sidecar.config import read_sidecar
+from sidecar.settings import parse_address
 
 GOOD = """
 service:
