@@ -11,6 +11,7 @@ import collections
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -198,6 +199,9 @@ def _gateway_port() -> int:
 
 
 def main() -> int:
+    if shutil.which("curl") is None:
+        print("the demo asks with curl, which is not on this machine: install it and come back", file=sys.stderr)
+        return 2
     story = Story()
     once, embedded = os.environ.get("ONCE") == "1", os.environ.get("REAL") != "1"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

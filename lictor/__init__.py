@@ -1,3 +1,3 @@
 """The operator's command line."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
