@@ -9,14 +9,12 @@ SANs and none at all, so those are checked here.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
 from urllib.parse import quote, unquote
 
-from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
-
+from policies.certificates import read_certificate
 from policies.errors import IdentityError
 
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
@@ -25,7 +23,6 @@ _PATH = re.compile(
 )
 _FORBIDDEN_IN_NAMES = re.compile(r"[\x00-\x20/?#\\\x7f]")
 _MAX_URI = 2048
-_E = TypeVar("_E", bound=x509.ExtensionType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,48 +106,26 @@ def verify_peer(certificate: bytes, trust_domain: str, now: datetime) -> Peer:
     `no_san`, `two_uris`, `not_spiffe`, `not_a_service` or `wrong_trust_domain`.
     """
     try:
-        leaf = x509.load_der_x509_certificate(certificate)
-        extensions = leaf.extensions
+        leaf = read_certificate(certificate)
     except ValueError as error:
         raise IdentityError("unreadable", f"the certificate cannot be read: {error}") from error
-    if now > leaf.not_valid_after_utc:
-        raise IdentityError("expired", f"the certificate ended at {leaf.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}")
-    if now < leaf.not_valid_before_utc:
-        raise IdentityError(
-            "not_yet_valid", f"the certificate starts at {leaf.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}"
-        )
-    _check_is_leaf(extensions)
-    spiffe_id = SpiffeId.parse(only_uri(extensions))
+    if now > leaf.not_after:
+        raise IdentityError("expired", f"the certificate ended at {leaf.not_after:%Y-%m-%dT%H:%M:%SZ}")
+    if now < leaf.not_before:
+        raise IdentityError("not_yet_valid", f"the certificate starts at {leaf.not_before:%Y-%m-%dT%H:%M:%SZ}")
+    if leaf.signs:
+        raise IdentityError("ca_certificate", "the certificate may sign others: it is no leaf")
+    if not leaf.for_tls:
+        raise IdentityError("wrong_usage", "the certificate is not for TLS")
+    spiffe_id = SpiffeId.parse(_only(leaf.uris))
     if spiffe_id.trust_domain != trust_domain.lower():
         raise IdentityError("wrong_trust_domain", f"{spiffe_id} is not of trust domain {trust_domain}")
-    return Peer(spiffe_id, leaf.not_valid_after_utc)
+    return Peer(spiffe_id, leaf.not_after)
 
 
-def _check_is_leaf(extensions: x509.Extensions) -> None:
-    """Refuse a certificate that may sign others, or that is for neither end of a TLS connection."""
-    constraints = _extension(extensions, x509.BasicConstraints)
-    usage = _extension(extensions, x509.KeyUsage)
-    if (constraints is not None and constraints.ca) or (usage is not None and (usage.key_cert_sign or usage.crl_sign)):
-        raise IdentityError("ca_certificate", "the certificate may sign others: it is no leaf")
-    purposes = _extension(extensions, x509.ExtendedKeyUsage)
-    tls = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH}
-    if purposes is not None and not tls & set(purposes):
-        raise IdentityError("wrong_usage", "the certificate is not for TLS")
-
-
-def only_uri(extensions: x509.Extensions) -> str:
-    """Return the one URI among the subject alternative names. Raise IdentityError (`no_san`, `two_uris`)."""
-    names = _extension(extensions, x509.SubjectAlternativeName)
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier) if names is not None else []
+def _only(uris: Sequence[str]) -> str:
     if not uris:
         raise IdentityError("no_san", "the certificate names no URI")
     if len(uris) > 1:
         raise IdentityError("two_uris", f"the certificate names {len(uris)} URIs, a SPIFFE ID must be alone")
     return uris[0]
-
-
-def _extension(extensions: x509.Extensions, kind: type[_E]) -> _E | None:
-    try:
-        return extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None

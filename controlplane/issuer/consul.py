@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import structlog
 
 from controlplane.issuer import IssuerStatus
-from controlplane.issuer.csr import checked_leaf
+from controlplane.issuer.leaf import checked_leaf
 from policies.errors import BadLeaf, CatalogError, IssuerError
 from policies.identity import Leaf, SpiffeId
 from policies.rotation import retry_pause
@@ -107,4 +107,4 @@ def _leaf(spiffe_id: SpiffeId, data: Any) -> Leaf:
     if not isinstance(data, dict) or not data.get("CertPEM") or not data.get("PrivateKeyPEM"):
         message = "the agent's answer holds no certificate and key"
         raise BadLeaf(message)
-    return checked_leaf(spiffe_id, [str(data["CertPEM"])], str(data["PrivateKeyPEM"]).encode(), datetime.now(UTC))
+    return checked_leaf(spiffe_id, str(data["CertPEM"]), str(data["PrivateKeyPEM"]).encode(), datetime.now(UTC))

@@ -1,16 +1,15 @@
-"""Keys, signing requests, and the check of what an issuer sends back. Keys are made here and stay in memory."""
+"""Keys, signing requests, and the order of the chain that comes back. Keys are made here and stay in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from policies.errors import BadLeaf, IdentityError
-from policies.identity import Leaf, SpiffeId, verify_peer
+from policies.errors import BadLeaf
+from policies.identity import SpiffeId
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -32,35 +31,14 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def checked_leaf(spiffe_id: SpiffeId, pems: Sequence[str], key_pem: bytes, now: datetime) -> Leaf:
-    """Return the leaf that an issuer sent, as chain (the leaf first) and key. Raise BadLeaf saying what is wrong.
+def ordered_chain(pems: Sequence[str]) -> str:
+    """Return the chain that Vault sent, the leaf first and then its issuers in order, as PEM. Raise BadLeaf.
 
-    The certificate must be for our key, name exactly our URI, be no CA, be valid now, and be followed by its issuers
-    in order. Roots are left out of the chain: peers have their own.
+    Roots are left out of the chain: peers have their own.
     """
     certificates = _load(pems)
-    leaf = certificates[0]
-    try:
-        peer = verify_peer(leaf.public_bytes(serialization.Encoding.DER), spiffe_id.trust_domain, now)
-    except IdentityError as error:
-        message = f"the issuer's certificate is no leaf of ours: {error}"
-        raise BadLeaf(message) from error
-    if peer.spiffe_id != spiffe_id:
-        message = f"the issuer's certificate is for {peer.spiffe_id}, asked for was {spiffe_id}"
-        raise BadLeaf(message)
-    key = serialization.load_pem_private_key(key_pem, None)
-    if _public(key.public_key()) != _public(leaf.public_key()):
-        message = "the issuer's certificate is for another key"
-        raise BadLeaf(message)
-    chain = _ordered(leaf, certificates[1:])
-    return Leaf(
-        spiffe_id=spiffe_id,
-        serial=f"{leaf.serial_number:x}",
-        not_before=leaf.not_valid_before_utc,
-        not_after=leaf.not_valid_after_utc,
-        chain_pem="".join(one.public_bytes(serialization.Encoding.PEM).decode() for one in chain),
-        key_pem=key_pem,
-    )
+    chain = _ordered(certificates[0], certificates[1:])
+    return "".join(one.public_bytes(serialization.Encoding.PEM).decode() for one in chain)
 
 
 def _load(pems: Sequence[str]) -> list[x509.Certificate]:
@@ -73,13 +51,6 @@ def _load(pems: Sequence[str]) -> list[x509.Certificate]:
         message = "the issuer's answer holds no certificate"
         raise BadLeaf(message)
     return certificates
-
-
-def _public(key: object) -> bytes:
-    if not hasattr(key, "public_bytes"):
-        return b""
-    encoded: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return encoded
 
 
 def _ordered(leaf: x509.Certificate, others: Sequence[x509.Certificate]) -> list[x509.Certificate]:

@@ -23,7 +23,8 @@ import requests.adapters
 import structlog
 
 from controlplane.issuer import IssuerStatus
-from controlplane.issuer.csr import checked_leaf, new_key, private_pem, signing_request
+from controlplane.issuer.csr import new_key, ordered_chain, private_pem, signing_request
+from controlplane.issuer.leaf import checked_leaf
 from controlplane.issuer.login import Login, VaultToken
 from controlplane.issuer.settings import VaultSettings
 from policies.errors import BadLeaf, IssuerError, IssuerForbidden, IssuerRefused, IssuerUnreachable
@@ -105,7 +106,7 @@ class VaultIssuer:
         data = await self._call(lambda: _data(self._client(token).write_data(where, data=body)))
         pems = [str(data.get("certificate") or ""), str(data.get("issuing_ca") or "")]
         pems += [str(pem) for pem in data.get("ca_chain") or ()]
-        return checked_leaf(spiffe_id, pems, private_pem(key), datetime.now(UTC))
+        return checked_leaf(spiffe_id, ordered_chain(pems), private_pem(key), datetime.now(UTC))
 
     def _renewal_pause(self, leaf: Leaf) -> float:
         pause = pause_before(leaf.not_before, leaf.not_after, datetime.now(UTC), random.random())

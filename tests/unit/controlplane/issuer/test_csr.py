@@ -6,7 +6,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from controlplane.issuer.csr import checked_leaf, new_key, private_pem, signing_request
+from controlplane.issuer.csr import new_key, ordered_chain, private_pem, signing_request
+from controlplane.issuer.leaf import checked_leaf
 from harness.certificates import Authority, Mistakes, spiffe
 from policies.errors import BadLeaf
 
@@ -29,7 +30,7 @@ def test_keys_are_new_each_time() -> None:
 
 def test_a_good_answer_becomes_a_leaf_without_the_root(authority: Authority) -> None:
     made = authority.leaf("web")
-    leaf = checked_leaf(spiffe("web"), [made.chain_pem, authority.pem, authority.pem], made.key_pem, NOW)
+    leaf = checked_leaf(spiffe("web"), ordered_chain([made.chain_pem, authority.pem, authority.pem]), made.key_pem, NOW)
     assert leaf.chain_pem.count("BEGIN CERTIFICATE") == 1
     assert leaf.serial == made.serial
     assert leaf.not_before < NOW < leaf.not_after
@@ -49,12 +50,17 @@ def test_a_good_answer_becomes_a_leaf_without_the_root(authority: Authority) -> 
 def test_what_was_not_asked_for_is_refused(authority: Authority, mistakes: Mistakes, message: str) -> None:
     made = authority.leaf("web", mistakes)
     with pytest.raises(BadLeaf, match=message):
-        checked_leaf(spiffe("web"), [made.chain_pem, authority.pem], made.key_pem, NOW)
+        checked_leaf(spiffe("web"), ordered_chain([made.chain_pem, authority.pem]), made.key_pem, NOW)
 
 
 def test_a_certificate_for_another_key_is_refused(authority: Authority) -> None:
     with pytest.raises(BadLeaf, match="another key"):
-        checked_leaf(spiffe("web"), [authority.leaf("web").chain_pem], private_pem(new_key()), NOW)
+        checked_leaf(spiffe("web"), authority.leaf("web").chain_pem, private_pem(new_key()), NOW)
+
+
+def test_a_key_that_is_none_is_refused(authority: Authority) -> None:
+    with pytest.raises(BadLeaf, match="key is of no use"):
+        checked_leaf(spiffe("web"), authority.leaf("web").chain_pem, b"no key", NOW)
 
 
 @pytest.mark.parametrize(
@@ -62,10 +68,12 @@ def test_a_certificate_for_another_key_is_refused(authority: Authority) -> None:
 )
 def test_what_is_no_certificate_is_refused(pems: list[str]) -> None:
     with pytest.raises(BadLeaf, match="no (readable )?certificate"):
-        checked_leaf(spiffe("web"), pems, private_pem(new_key()), NOW)
+        checked_leaf(spiffe("web"), "".join(pems), private_pem(new_key()), NOW)
+    with pytest.raises(BadLeaf, match="no (readable )?certificate"):
+        ordered_chain(pems)
 
 
 def test_a_chain_that_does_not_begin_with_the_signer_is_refused(authority: Authority, stranger: Authority) -> None:
     made = authority.leaf("web")
     with pytest.raises(BadLeaf, match="does not begin with who signed"):
-        checked_leaf(spiffe("web"), [made.chain_pem, stranger.pem], made.key_pem, NOW)
+        ordered_chain([made.chain_pem, stranger.pem])
