@@ -18,16 +18,23 @@ from controlplane.consul_settings import consul_settings
 from controlplane.issuer.settings import vault_settings
 from controlplane.registration import Definition, gateway_definition
 from lictor import __version__
-from lictor.flags import Words, add, add_agent_flags, agent_overrides, environment_default, ignored, word
+from lictor.flags import Parser, Words, add, add_agent_flags, agent_overrides, environment_default, ignored, word
 from policies.errors import ConfigError, MeshError, Problem
 from policies.snapshot import Role
 from sidecar.logs import LEVELS, configure
 from sidecar.settings import DEFAULT_ADMIN, DRAIN_SECONDS, ProcessSettings, parse_address
 
 log = structlog.get_logger(__name__)
-COMMANDS = ("up", "dev", "config", "intention", "services")  # modules of lictor.commands
+COMMANDS = ("up", "dev", "config", "intention", "services", "completion")  # modules of lictor.commands
 PROXIES = ("sidecar", "gateway")
 
+_EXAMPLES = """examples:
+  lictor init                                           a file for a mesh of your own services
+  lictor up                                             and that mesh
+  lictor config write split.hcl                         policy, as `consul config write` has it
+  lictor intention check web db                         may web call db?
+  lictor sidecar --sidecar-for web-1                    in the mesh of a Consul that is there
+"""
 _SIDECAR_EXAMPLES = """examples:
   lictor sidecar --sidecar-for web-1                    the sidecar that is registered for the instance web-1
   lictor sidecar --proxy-id web-1-sidecar-proxy         the same, by its own ID
@@ -44,15 +51,17 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
     """Run a command; return the exit code: 0 done, 1 failed, 2 wrong input."""
     variables = os.environ if environment is None else environment
     words = sys.argv[1:] if argv is None else argv
-    parser = _parser(proxies_only=bool(words) and words[0] in PROXIES)
-    arguments = parser.parse_args(words)
+    parser = build_parser(proxies_only=bool(words) and words[0] in PROXIES)
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        arguments.parser.error(f"not known here: {' '.join(unknown)}")
     try:
         if hasattr(arguments, "run"):
             return int(arguments.run(arguments, variables))
         settings = _settings(arguments, variables)
     except ConfigError as error:
         _print_problems(error)
-        return 2
+        return int(arguments.parser.wrong_input)
     if arguments.check:
         print("the settings are good")  # noqa: T201 - the command's output
         return 0
@@ -102,10 +111,20 @@ def _print_problems(error: ConfigError) -> None:
 # --- flags ---------------------------------------------------------------------------------------------------------
 
 
-def _parser(*, proxies_only: bool = False) -> argparse.ArgumentParser:
+def build_parser(*, proxies_only: bool = False) -> argparse.ArgumentParser:
     """Return the parser; with `proxies_only` without the operator's words, which a proxy need not keep in memory."""
-    parser = argparse.ArgumentParser("lictor", description="A service mesh on Consul and Vault.", allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"lictor {__version__}")
+    parser = Parser(
+        "lictor",
+        description="A service mesh on Consul and Vault.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("-h", "--help", "-help", action="help", help="show this and stop")
+    parser.add_argument(
+        "--version", action="version", version=f"lictor {__version__}", help="show the version and stop"
+    )
     words = parser.add_subparsers(dest="word", required=True, metavar="WORD")
     _sidecar_flags(_word(words, "sidecar", "run the proxy beside one service instance", _SIDECAR_EXAMPLES))
     _gateway_flags(_word(words, "gateway", "run the proxy at the edge", _GATEWAY_EXAMPLES))

@@ -7,8 +7,9 @@ where every user of the machine could read it, is refused.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from policies.errors import ConfigError, Problem
 
@@ -25,26 +26,74 @@ AGENT_FLAGS = {
 }
 _WITHOUT_MEANING = ("grpc-addr", "grpc-ca-file", "envoy-binary", "admin-access-log-path", "envoy-version")
 _WITHOUT_MEANING_SWITCHES = ("ignore-envoy-compatibility", "no-central-config", "stale", "omit-deprecated-tags")
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")  # what Go's flags take for a boolean
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+
+Words: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - argparse gives it no other name
 
 
-Words: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - argparse gives it no other name
+class Parser(argparse.ArgumentParser):
+    """A word. `wrong_input` is the exit code for input that cannot be: the stock words have 1, and `check` has 2."""
+
+    wrong_input = 2
+
+    def error(self, message: str) -> NoReturn:
+        """Tell what is wrong with the words, and where help is."""
+        print(f"{self.prog}: {message}\nsee: {self.prog} --help", file=sys.stderr)  # noqa: T201 - the command's output
+        raise SystemExit(self.wrong_input)
 
 
-def word(words: Words, name: str, text: str, examples: str) -> argparse.ArgumentParser:
+def word(words: Words, name: str, text: str, examples: str, *, wrong_input: int = 2) -> Parser:
     """Add a word to the command line, with examples under its help."""
-    return words.add_parser(
+    made = words.add_parser(
         name,
         help=text,
-        description=text,
+        description=f"{text[0].upper()}{text[1:]}.",
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,
     )
+    assert isinstance(made, Parser)  # noqa: S101 - argparse makes them of the class of the first
+    made.wrong_input = wrong_input
+    made.add_argument("-h", "--help", "-help", action="help", help="show this and stop")
+    made.set_defaults(parser=made)
+    return made
 
 
 def add(parser: argparse._ActionsContainer, name: str, **named: object) -> None:
     """Add a flag under both spellings."""
     parser.add_argument(f"--{name}", f"-{name}", **named)  # type: ignore[arg-type]
+
+
+def add_switch(parser: argparse._ActionsContainer, name: str, text: str, dest: str | None = None) -> None:
+    """Add a flag that is on or off: `-cas`, and `-cas=true`, `-cas=false` as Go has them."""
+    dest = dest or name.replace("-", "_")
+    add(parser, name, dest=dest, action="store_true", help=text)
+    for values, action in ((_TRUE, "store_true"), (_FALSE, "store_false")):
+        spelled = [f"{dashes}{name}={value}" for dashes in ("--", "-") for value in values]
+        parser.add_argument(*spelled, dest=dest, action=action, default=False, help=argparse.SUPPRESS)
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Return the two sides of `key=value`. Raise ArgumentTypeError."""
+    key, sign, value = text.partition("=")
+    if not sign:
+        message = f"{text!r} is not key=value"
+        raise argparse.ArgumentTypeError(message)
+    return key, value
+
+
+def unsigned(text: str) -> int:
+    """Return a number from 0 on. Raise ArgumentTypeError."""
+    try:
+        number = int(text, 0)
+    except ValueError:
+        number = -1
+    if number < 0:
+        message = f"{text!r} is no number from 0 on"
+        raise argparse.ArgumentTypeError(message)
+    return number
 
 
 def add_agent_flags(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +106,12 @@ def add_agent_flags(parser: argparse.ArgumentParser) -> None:
         add(group, name, help=argparse.SUPPRESS)
     for name in _WITHOUT_MEANING_SWITCHES:
         add(group, name, action="store_true", help=argparse.SUPPRESS)
+
+
+def add_operator_flags(parser: argparse.ArgumentParser) -> None:
+    """Add how to reach the agent, and whom it shall ask: what each of Consul's own words takes."""
+    add_agent_flags(parser)
+    add(parser, "datacenter", default="", metavar="NAME", help="the datacenter to ask; the agent's own")
 
 
 def agent_overrides(arguments: argparse.Namespace) -> dict[str, str]:

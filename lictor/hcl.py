@@ -56,7 +56,7 @@ class Located(dict[str, Any]):
         self.lines: dict[str, int] = {}
 
 
-def parse_hcl(text: str) -> dict[str, Any]:
+def parse_hcl(text: str) -> Located:
     """Return the document. Raise HclError for the first thing that is not HCL 1."""
     return _Parser(text).document()
 
@@ -70,7 +70,7 @@ class _Parser:
         self._ends = [found.start() for found in re.finditer("\n", text)]
         self._next = 0
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Located:
         return self._items("end", 0)
 
     def _items(self, closing: str, depth: int) -> Located:

@@ -21,10 +21,13 @@ class Asked:
         from controlplane.consul_settings import consul_settings  # noqa: PLC0415 - heavy; `lictor --help` needs none of it
 
         self._settings = consul_settings(environment, agent_overrides(arguments))
+        self._options = {"dc": arguments.datacenter} if arguments.datacenter else {}
+        self._reading = {"stale": ""} if arguments.stale else {}
 
     def __call__(self, method: str, *parts: str, query: Mapping[str, str] | None = None, body: object = None) -> Any:
         """Return the decoded answer of a path under /v1. Raise CatalogError."""
-        return asyncio.run(self._ask(method, parts, dict(query or {}), body))
+        options = {**self._options, **(self._reading if method == "GET" else {}), **(query or {})}
+        return asyncio.run(self._ask(method, parts, options, body))
 
     async def _ask(self, method: str, parts: tuple[str, ...], query: dict[str, str], body: object) -> Any:
         from controlplane.catalog import Catalog  # noqa: PLC0415 - heavy

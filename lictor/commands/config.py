@@ -7,51 +7,75 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from lictor.commands.agent import Asked, Environment, complain, say, told
 from lictor.documents import Document, read_file
-from lictor.flags import Words, add, add_agent_flags, word
-from policies.entries import DecodeError, decode_entry, entry_name
-from policies.errors import CatalogError, ConfigError
+from lictor.flags import Parser, Words, add, add_operator_flags, add_switch, unsigned, word
+from policies.entries import KINDS, DecodeError, decode_entry, entry_name
+from policies.errors import CatalogError, ConfigError, Problem
 
 _EXAMPLES = """examples:
-  lictor config write split.hcl                         write an entry from HCL or JSON, - is the standard input
-  lictor config write policies/*.hcl                    several, in this order; the first that is refused ends it
+  lictor config write split.hcl
   lictor config read -kind service-splitter -name api
   lictor config list -kind service-intentions
   lictor config delete -kind service-splitter -name api
 """
-_KEY = re.compile(r'invalid config key "?([\w.\[\]]+)"?')
+_WRITE = """examples:
+  lictor config write split.hcl                         from HCL or JSON
+  lictor config write -                                 from the standard input
+  lictor config write policies/*.hcl                    several, in this order; the first that is refused ends it
+  lictor config write -cas -modify-index 0 split.hcl    only if there is none
+  lictor config write -cas -modify-index 42 split.hcl   only if it is still as it was read at 42
+"""
+_READ = """examples:
+  lictor config read -kind proxy-defaults -name global
+  lictor config read -kind=service-router -name=api
+"""
+_LIST = """examples:
+  lictor config list -kind service-intentions
+  lictor config list -kind service-defaults -filter 'Protocol == "http"'
+"""
+_DELETE = """examples:
+  lictor config delete -kind service-splitter -name api
+  lictor config delete -filename split.hcl              the entry of that kind and name
+  lictor config delete -cas -modify-index 42 -kind mesh -name mesh
+"""
 
 
 def add_to(words: Words) -> None:
     """Add the word and what it may be followed by."""
-    below = word(words, "config", "write, read, list and delete config entries", _EXAMPLES).add_subparsers(
-        dest="action", required=True, metavar="write | read | list | delete"
-    )
-    write = word(below, "write", "create or update entries", _EXAMPLES)
+    below = word(words, "config", "write, read, list and delete config entries", _EXAMPLES, wrong_input=1)
+    actions = below.add_subparsers(dest="action", required=True, metavar="write | read | list | delete")
+    write = word(actions, "write", "create or update entries", _WRITE, wrong_input=1)
     write.add_argument("files", nargs="+", metavar="FILE", help="HCL or JSON; - is the standard input")
-    add(write, "cas", action="store_true", help="only if the entry was not changed since -modify-index")
-    add(write, "modify-index", type=int, default=0, metavar="N", help="with -cas; 0 is: only if there is none")
+    _add_cas(write)
     write.set_defaults(run=_write)
-    for name, text, run in (("read", "show an entry", _read), ("delete", "delete an entry", _delete)):
-        parser = word(below, name, text, _EXAMPLES)
-        add(parser, "kind", default="", metavar="KIND")
-        add(parser, "name", default="", metavar="NAME")
-        parser.set_defaults(run=run)
-        if name == "delete":
-            add(parser, "filename", default="", metavar="FILE", help="the kind and the name are those of this file")
-            add(parser, "cas", action="store_true", help="only if the entry was not changed since -modify-index")
-            add(parser, "modify-index", type=int, default=0, metavar="N", help="with -cas")
-    listing = word(below, "list", "list the names of a kind", _EXAMPLES)
-    add(listing, "kind", default="", metavar="KIND")
+    read = word(actions, "read", "show an entry", _READ, wrong_input=1)
+    _add_names(read)
+    read.set_defaults(run=_read)
+    listing = word(actions, "list", "list the names of a kind", _LIST, wrong_input=1)
+    add(listing, "kind", default="", metavar="KIND", help="the kind of the entries")
     add(listing, "filter", default="", metavar="EXPRESSION", help="go-bexpr, where the server knows it")
     listing.set_defaults(run=_list)
-    for parser in below.choices.values():
-        add_agent_flags(parser)
+    delete = word(actions, "delete", "delete an entry", _DELETE, wrong_input=1)
+    _add_names(delete)
+    add(delete, "filename", default="", metavar="FILE", help="the kind and the name are those of this file")
+    _add_cas(delete)
+    delete.set_defaults(run=_delete)
+    for parser in (write, read, listing, delete):
+        add_operator_flags(parser)
+
+
+def _add_names(parser: Parser) -> None:
+    add(parser, "kind", default="", metavar="KIND", help="the kind of the entry")
+    add(parser, "name", default="", metavar="ENTRY", help="its name")
+
+
+def _add_cas(parser: Parser) -> None:
+    add_switch(parser, "cas", "only if the entry was not changed since -modify-index")
+    add(parser, "modify-index", type=unsigned, default=0, metavar="N", help="with -cas: the ModifyIndex that was read")
 
 
 def _write(arguments: argparse.Namespace, environment: Environment) -> int:
@@ -60,51 +84,58 @@ def _write(arguments: argparse.Namespace, environment: Environment) -> int:
     for name in arguments.files:
         document = read_file(name)
         try:
-            entries.append((document, decode_entry(json.loads(json.dumps(document.data)))))
-        except DecodeError as error:
-            return complain(f"Failed to decode config entry input: {_placed(document, str(error))}")
+            entries.append((document, _entry(document)))
+        except ConfigError as error:
+            return complain(f"Failed to decode config entry input: {error}")
     query = {"cas": str(arguments.modify_index)} if arguments.cas else {}
     for document, entry in entries:
         title = f"{entry['Kind']}/{entry_name(entry)}"
         try:
             written = ask("PUT", "config", query=query, body=entry)
         except CatalogError as error:
-            return complain(f"Error writing config entry {title} of {document.name}: {told(error)}")
+            return complain(f"Error writing config entry {title} of {document.at(error.detail)}: {told(error)}")
         if written is not True:
             return complain(f"Config entry not updated: {title}")
         say(f"Config entry written: {title}")
     return 0
 
 
-def _placed(document: Document, text: str) -> str:
-    """Return an error with the place of the key that it names."""
-    found = _KEY.search(text)
-    place = document.place(re.sub(r"\[\d+\]", "", found[1]).rpartition(".")[2]) if found else document.name
-    return f"{place}: {text.strip()}"
+def _entry(document: Document) -> dict[str, Any]:
+    """Return the entry of a file. Raise ConfigError that names the place of the field."""
+    try:
+        return decode_entry(document.data)
+    except DecodeError as error:
+        text = str(error).strip()
+        raise ConfigError((Problem(document.at(text), text),)) from error
 
 
-def _named(arguments: argparse.Namespace) -> tuple[str, str] | int:
-    """Return kind and name, or the exit code after a complaint."""
+def _named(arguments: argparse.Namespace) -> tuple[str, str]:
+    """Return kind and name. Raise ConfigError for a file that does not tell them."""
     if getattr(arguments, "filename", ""):
-        try:
-            entry = decode_entry(json.loads(json.dumps(read_file(arguments.filename).data)))
-        except (DecodeError, ConfigError) as error:
-            return complain(f"Failed to decode config entry input: {error}")
+        entry = _entry(read_file(arguments.filename))
         return entry["Kind"], entry_name(entry)
-    for name in ("kind", "name"):
-        if not getattr(arguments, name):
-            return complain(f"Must specify the -{name} parameter")
     return arguments.kind, arguments.name
 
 
+def _unnamed(arguments: argparse.Namespace) -> str:
+    """Return what is to be complained of about -kind and -name."""
+    if getattr(arguments, "filename", ""):
+        return "-filename names kind and name: give no -kind and no -name" if arguments.kind or arguments.name else ""
+    if not arguments.kind:
+        return f"Must specify the -kind{' or -filename' if hasattr(arguments, 'filename') else ''} parameter"
+    return "" if arguments.name else "Must specify the -name parameter"
+
+
 def _read(arguments: argparse.Namespace, environment: Environment) -> int:
-    named = _named(arguments)
-    if isinstance(named, int):
-        return named
+    if wrong := _unnamed(arguments):
+        return complain(wrong)
+    kind, name = arguments.kind, arguments.name
+    if kind not in KINDS:
+        return complain(f"Error reading config entry {kind}/{name}: invalid config entry kind: {kind}")
     try:
-        entry: Mapping[str, Any] = Asked(arguments, environment)("GET", "config", *named)
+        entry: Mapping[str, Any] = Asked(arguments, environment)("GET", "config", kind, name)
     except CatalogError as error:
-        return complain(f"Error reading config entry {'/'.join(named)}: {told(error)}")
+        return complain(f"Error reading config entry {kind}/{name}: {told(error)}")
     say(json.dumps({key: value for key, value in entry.items() if key != "Hash"}, indent=4, ensure_ascii=False))
     return 0
 
@@ -123,17 +154,19 @@ def _list(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _delete(arguments: argparse.Namespace, environment: Environment) -> int:
-    if arguments.cas and arguments.modify_index <= 0:
+    if wrong := _unnamed(arguments):
+        return complain(wrong)
+    if arguments.modify_index and not arguments.cas:
+        return complain("Cannot specify -modify-index without -cas")
+    if arguments.cas and not arguments.modify_index:
         return complain("Must specify a -modify-index greater than 0 with -cas")
-    named = _named(arguments)
-    if isinstance(named, int):
-        return named
+    kind, name = _named(arguments)
     query = {"cas": str(arguments.modify_index)} if arguments.cas else {}
     try:
-        gone = Asked(arguments, environment)("DELETE", "config", *named, query=query)
+        gone = Asked(arguments, environment)("DELETE", "config", kind, name, query=query)
     except CatalogError as error:
-        return complain(f"Error deleting config entry {'/'.join(named)}: {told(error)}")
+        return complain(f"Error deleting config entry {kind}/{name}: {told(error)}")
     if arguments.cas and gone is not True:
-        return complain(f"Config entry not deleted: {'/'.join(named)}")
-    say(f"Config entry deleted: {'/'.join(named)}")
+        return complain(f"Config entry not deleted: {kind}/{name}")
+    say(f"Config entry deleted: {kind}/{name}")
     return 0
