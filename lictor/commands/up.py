@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from controlplane.consul_settings import consul_settings
 from lictor.commands.agent import Environment, complain, say
 from lictor.flags import Words, add, add_agent_flags, agent_overrides, word
-from policies.errors import ConfigError, Problem
+from policies.errors import ConfigError, IdentityError, Problem
+from policies.identity import parse_service_name
 
 if TYPE_CHECKING:
-    from lictor.up.file import MeshFile
+    from lictor.up.plan import MeshFile, Service
+
+LAST_PORT = 65535
 
 _UP_EXAMPLES = """examples:
   lictor init && lictor up                              a file to begin with, and its mesh
@@ -45,21 +50,28 @@ def add_to(words: Words) -> None:
     up = word(words, "up", "run a mesh of your own services from one file", _UP_EXAMPLES)
     up.add_argument("file", nargs="?", type=Path, default=Path("mesh.yaml"), metavar="FILE", help="mesh.yaml")
     add(up, "check", action="store_true", help="read the file, tell every mistake, and stop")
+    _add_wait(up)
     up.set_defaults(run=_up)
     run = word(words, "run", "run one process with a sidecar beside it", _RUN_EXAMPLES)
     add(run, "name", required=True, metavar="SERVICE", help="its service in the mesh")
     add(run, "id", default="", metavar="ID", help="of the instance; the service's name")
-    add(run, "port", type=int, default=0, metavar="PORT", help="the process listens there; a free one, as $PORT")
+    add(run, "port", default="", metavar="PORT", help="the process listens there; a free one, as $PORT")
     add(run, "upstream", action="append", default=[], metavar="SERVICE:PORT", help="may be repeated")
     add(run, "protocol", choices=("http", "tcp"), default="http", help="http")
-    add(run, "health", default="", metavar="PATH", help="a path that answers 2xx; otherwise an open port")
+    add(run, "health", default="", metavar="PATH", help="a path that answers 2xx, or none; an open port")
     add(run, "meta", action="append", default=[], metavar="KEY=VALUE", help="may be repeated")
+    _add_wait(run)
     add_agent_flags(run)
     run.add_argument("command", nargs="+", metavar="COMMAND", help="after --")
     run.set_defaults(run=_run)
     init = word(words, "init", "write a file for `lictor up` to begin with", _UP_EXAMPLES)
     init.add_argument("file", nargs="?", type=Path, default=Path("mesh.yaml"), metavar="FILE", help="mesh.yaml")
     init.set_defaults(run=_init)
+
+
+def _add_wait(parser: argparse.ArgumentParser) -> None:
+    text = "how long anybody may take to be ready; 60"
+    add(parser, "wait", type=float, default=60.0, metavar="SECONDS", help=text)
 
 
 def _init(arguments: argparse.Namespace, _: Environment) -> int:
@@ -79,82 +91,95 @@ def _up(arguments: argparse.Namespace, _: Environment) -> int:
 
     mesh = read_mesh(arguments.file)
     if arguments.check:
-        say(f"{arguments.file} is good: {len(mesh.services)} services")
+        say(f"{arguments.file} is good: {', '.join(service.id for service in mesh.services)}")
         return 0
-    return _live(mesh)
+    return _live(mesh, seconds=arguments.wait)
 
 
 def _run(arguments: argparse.Namespace, environment: Environment) -> int:
-    from lictor.up.file import MeshFile, Service  # noqa: PLC0415 - heavy
-
     problems: list[Problem] = []
-    upstreams: dict[str, int] = {}
-    for text in arguments.upstream:
-        name, _, port = text.rpartition(":")
-        if not name or not port.isdigit():
-            problems.append(Problem(f"--upstream {text}", "is not service:port", "write --upstream api:9191"))
-        else:
-            upstreams[name] = int(port)
+    service = _service(arguments, environment, problems)
+    link: dict[str, Any] = {}
+    try:
+        from lictor.up.links import link_of  # noqa: PLC0415 - heavy
+
+        link = link_of(consul_settings(environment, agent_overrides(arguments)))
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise ConfigError(tuple(problems))
-    overrides = agent_overrides(arguments)
-    consul = {"address": overrides.get("CONSUL_HTTP_ADDR") or environment.get("CONSUL_HTTP_ADDR") or "127.0.0.1:8500"}
-    token = overrides.get("CONSUL_HTTP_TOKEN_FILE") or environment.get("CONSUL_HTTP_TOKEN_FILE")
-    if "://" not in consul["address"]:
-        consul["address"] = f"http://{consul['address']}"
-    service = Service(
+    from lictor.up.links import OPERATOR  # noqa: PLC0415
+    from lictor.up.plan import MeshFile  # noqa: PLC0415
+
+    mesh = MeshFile((service,), links={service.name: link, OPERATOR: link})
+    return _live(mesh, seconds=arguments.wait, writes=False, restarts=False)
+
+
+def _service(arguments: argparse.Namespace, environment: Environment, problems: list[Problem]) -> Service:
+    """Return the one service that the flags tell of. Mistakes are added to `problems`."""
+    from lictor.up.checks import taken  # noqa: PLC0415 - heavy
+    from lictor.up.file import unfit  # noqa: PLC0415
+    from lictor.up.plan import NO_CHECK, Service, expanded  # noqa: PLC0415
+
+    for flag, name in (("--name", arguments.name), ("--id", arguments.id or arguments.name)):
+        try:
+            parse_service_name(name)
+        except IdentityError as error:
+            problems.append(Problem(f"{flag} {name}", str(error), "use letters, digits, - and _"))
+            break
+    upstreams = _pairs("--upstream", arguments.upstream, ":", "write --upstream api:9191", problems)
+    ports = {name: _port(f"--upstream {name}:{port}", port, problems) for name, port in upstreams.items()}
+    own = _port(f"--port {arguments.port}", arguments.port, problems) if arguments.port else 0
+    owners: dict[int, str] = {}
+    for flag, port in (("--port", own), *((f"--upstream {name}", port) for name, port in ports.items())):
+        if port and port in owners:
+            problems.append(Problem(flag, f"port {port} is that of {owners[port]} too", "give each a port of its own"))
+        elif port and (reason := taken(port)):
+            fix = "stop who listens there, or give another port"
+            problems.append(Problem(flag, f"port {port} cannot be had: {reason}", fix))
+        owners.setdefault(port, flag)
+    if arguments.health and arguments.health != NO_CHECK and not arguments.health.startswith("/"):
+        fix = "write --health /health, or --health none"
+        problems.append(Problem(f"--health {arguments.health}", "is no path", fix))
+    trouble = unfit(expanded(arguments.command[0], environment), Path.cwd(), environment.get("PATH"))
+    if trouble:
+        problems.append(Problem("the command", *trouble))
+    return Service(
         id=arguments.id or arguments.name,
         name=arguments.name,
         command=tuple(arguments.command),
         folder=Path.cwd(),
-        port=arguments.port,
+        port=own,
         protocol=arguments.protocol,
         health=arguments.health,
-        upstreams=upstreams,
-        meta=dict(pair.split("=", 1) for pair in arguments.meta if "=" in pair),
+        upstreams=ports,
+        meta=_pairs("--meta", arguments.meta, "=", "write --meta version=v1", problems),
     )
-    return _live(MeshFile((service,), consul={**consul, **({"token_file": token} if token else {})}), entries=False)
 
 
-def _live(mesh: MeshFile, *, entries: bool = True) -> int:
-    import asyncio  # noqa: PLC0415
+def _pairs(flag: str, texts: Sequence[str], sign: str, fix: str, problems: list[Problem]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, given, value = text.partition(sign)
+        if not name or not given:
+            problems.append(Problem(f"{flag} {text}", f"is not name{sign}value", fix))
+        elif name in found:
+            problems.append(Problem(f"{flag} {text}", f"{name} was given before", "keep one of them"))
+        else:
+            found[name] = value
+    return found
 
-    from lictor.up.console import Console  # noqa: PLC0415
 
-    console = Console()
-    return asyncio.run(_until_told(mesh, console, entries=entries))
-
-
-async def _until_told(mesh: MeshFile, console: object, *, entries: bool) -> int:
-    import asyncio  # noqa: PLC0415
-    import contextlib  # noqa: PLC0415
-    import signal  # noqa: PLC0415
-
-    from lictor.up.console import Console  # noqa: PLC0415
-    from lictor.up.run import running  # noqa: PLC0415
-    from policies.errors import MeshError  # noqa: PLC0415
-
-    assert isinstance(console, Console)  # noqa: S101
-    told = asyncio.Event()
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
-    def stop() -> None:
-        if told.is_set() or task is None:
-            return
-        told.set()
-        task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    try:
-        async with running(mesh, console, write_entries=entries):
-            console.progress("the mesh is up; Ctrl-C ends it")
-            await told.wait()
-    except asyncio.CancelledError:
-        if not told.is_set():
-            raise
-    except MeshError as error:
-        return complain(f"lictor: {error}")
-    with contextlib.suppress(Exception):
-        console.progress("done; nothing is left running")
+def _port(where: str, text: str, problems: list[Problem]) -> int:
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= LAST_PORT:
+        return int(text)
+    problems.append(Problem(where, f"{text!r} is not a port", "give a number from 1 to 65535"))
     return 0
+
+
+def _live(mesh: MeshFile, *, seconds: float, writes: bool = True, restarts: bool = True) -> int:
+    import asyncio  # noqa: PLC0415
+
+    from lictor.up.live import live  # noqa: PLC0415 - heavy
+
+    return asyncio.run(live(mesh, seconds=seconds, writes=writes, restarts=restarts))

@@ -1,11 +1,15 @@
 """A child process: started in a session of its own, its lines told with its name, started again when it dies.
 
-The kernel ends it when this process dies (PR_SET_PDEATHSIG), so that a killed `lictor up` leaves nothing behind.
+    spawn ─▶ lives ─▶ ends ─▶ the rest of its session is killed ─▶ pause ─▶ spawn ...
+
+The pause grows while it keeps dying young. When this process dies the kernel tells each child (PR_SET_PDEATHSIG), and
+what the children left behind is for `guard`: everything below carries a mark in its environment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import ctypes
 import os
@@ -20,26 +24,21 @@ from lictor.up.console import Console
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 STEADY_SECONDS = 10.0  # who has run for so long begins again with the shortest pause
 STOP_SECONDS = 10.0
+LONGEST_LINE = 64 * 1024
+LINES_KEPT = 6
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def pauses() -> Callable[[float], float]:
-    """Return a function that tells, given how long a process lived, how long to wait until its next start."""
-    exponent = 0
-
-    def after(lived: float) -> float:
-        nonlocal exponent
-        exponent = 0 if lived > STEADY_SECONDS else exponent + 1
-        longest = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2**exponent)
-        return random.uniform(longest / 2, longest)
-
-    return after
+def next_pause(deaths: int, draw: float) -> float:
+    """Return how long to wait after so many deaths in a row; `draw` from 0 to 1 spreads it over the upper half."""
+    longest = min(LONGEST_PAUSE, SHORTEST_PAUSE * float(2 ** min(deaths, 16)))
+    return longest * (1 + draw) / 2
 
 
 @dataclass(slots=True)
 class Child:
-    """One process to be kept alive. `prepare` is called before every start."""
+    """One process. `prepare` is called before every start; without `restarts` it lives once."""
 
     name: str
     command: Sequence[str]
@@ -47,96 +46,158 @@ class Child:
     environment: Mapping[str, str]
     console: Console
     prepare: Callable[[], Awaitable[None]] | None = None
-    process: asyncio.subprocess.Process | None = None
-    starts: int = 0
-    _task: asyncio.Task[None] | None = field(default=None, repr=False)
-    _stopping: bool = False
+    restarts: bool = True
+    last_signal: int = signal.SIGKILL  # what the kernel sends it when we die
+    without: tuple[str, ...] = ()  # prefixes of variables that are not passed on
+    draw: Callable[[], float] = random.random
+    now: Callable[[], float] = field(default_factory=lambda: asyncio.get_running_loop().time)
+    deaths: int = 0  # since the start
+    ending: str = ""  # how it ended last
+    code: int = 0  # with which exit code, as a shell tells it
+    said: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=LINES_KEPT))
+    process: asyncio.subprocess.Process | None = None  # while it lives
+    over: asyncio.Event = field(default_factory=asyncio.Event)  # it will not be started again
+    _task: asyncio.Task[None] | None = None
+    _told: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Start it, and see to it that it is started again."""
-        await self._spawn()
-        self._task = asyncio.get_running_loop().create_task(self._keep(), name=f"child {self.name}")
-
-    async def _spawn(self) -> None:
-        if self.prepare is not None:
-            await self.prepare()
-        self.process = await asyncio.create_subprocess_exec(
-            *self.command,
-            cwd=self.folder,
-            env={**os.environ, **self.environment},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
-        self.starts += 1
-
-    async def _keep(self) -> None:
-        pause, loop = pauses(), asyncio.get_running_loop()
-        while True:
-            begun = loop.time()
-            code = await self._until_ended()
-            if self._stopping:
-                return
-            wait = pause(loop.time() - begun)
-            self.console.warn(self.name, f"ended with {_ending(code)}; again in {wait:.1f} s")
-            await asyncio.sleep(wait)
-            try:
-                await self._spawn()
-            except OSError as error:
-                self.console.warn(self.name, f"cannot be started: {error}")
-
-    async def _until_ended(self) -> int:
-        process = self.process
-        if process is None or process.stdout is None:
-            return -1
-        while True:
-            try:
-                line = await process.stdout.readline()
-            except ValueError:  # longer than the reader's buffer: what is left of it follows
-                continue
-            if not line:
-                break
-            self.console.line(self.name, line.decode("utf-8", "replace").rstrip())
-        return await process.wait()
+        self._task = asyncio.get_running_loop().create_task(self._live(), name=f"child {self.name}")
 
     @property
     def pid(self) -> int:
-        """Return the process ID, 0 before the first start."""
+        """Return the process ID, 0 while there is none."""
         return self.process.pid if self.process is not None else 0
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """End it and what it started: politely, then not."""
-        self._stopping = True
-        if self.process is not None and self.process.returncode is None:
-            self._signal(signal.SIGTERM)
-            try:
-                async with asyncio.timeout(seconds):
-                    await self.process.wait()
-            except TimeoutError:
-                self.console.warn(self.name, f"did not end within {seconds:g} s: killed")
-        self._signal(signal.SIGKILL)  # the session's rest, or it itself
-        if self._task is not None:
+        self._told.set()
+        if self._task is None:
+            return
+        if self.process is None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self.process is not None:
-            await self.process.wait()
+        self._signal(signal.SIGTERM)
+        done, _ = await asyncio.wait((self._task,), timeout=seconds)
+        if not done:
+            self.console.warn(self.name, f"did not end within {seconds:g} s of SIGTERM: killed")
+        await self.kill()
+
+    async def kill(self) -> None:
+        """End it and what it started, at once."""
+        self._told.set()
+        if self._task is None:
+            return
+        if self.process is None:
+            self._task.cancel()
+        self._signal(signal.SIGKILL)
+        await asyncio.wait((self._task,))
+        if not self._task.cancelled():
+            self._task.result()
+
+    # --- its lives ---
+
+    async def _live(self) -> None:
+        try:
+            young = 0
+            while True:
+                begun = self.now()
+                self.code = await self._once()
+                self.deaths += 1
+                if self._told.is_set() or not self.restarts:
+                    return
+                young = 0 if self.now() - begun > STEADY_SECONDS else young + 1
+                wait = next_pause(young, self.draw())
+                self.console.warn(self.name, f"{self.ending}; again in {wait:.1f} s")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._told.wait(), wait)
+                    return
+        finally:
+            self.over.set()
+
+    async def _once(self) -> int:
+        """Live once; return the exit code as a shell tells it: 128 and more for signals, 126 for no start."""
+        if self.prepare is not None:
+            await self.prepare()
+        reading, writing = os.pipe()
+        try:
+            self.process = await self._spawn(writing)
+        except OSError as error:
+            os.close(reading)
+            self.ending = f"could not be started: {error.strerror or error}"
+            return 126
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        telling = asyncio.get_running_loop().create_task(self._tell(reading))
+        try:
+            code = await self.process.wait()
+            self._signal(signal.SIGKILL)  # what it leaves behind would hold its port
+            self.ending = ending(code)
+            await asyncio.wait((telling,), timeout=1.0)
+            return code if code >= 0 else 128 - code
+        finally:
+            self.process = None
+            telling.cancel()
+            await asyncio.wait((telling,))
+
+    async def _spawn(self, output: int) -> asyncio.subprocess.Process:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(self.without)}
+        parent = os.getpid()
+
+        def before_exec() -> None:
+            _libc.prctl(_PR_SET_PDEATHSIG, self.last_signal)
+            if os.getppid() != parent:  # it died meanwhile
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return await asyncio.create_subprocess_exec(
+            *self.command,
+            cwd=self.folder,
+            env={**inherited, **self.environment},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=before_exec,
+        )
+
+    async def _tell(self, descriptor: int) -> None:
+        """Pass its lines on until the last writer has closed the pipe."""
+        reader = asyncio.StreamReader(limit=LONGEST_LINE)
+        loop = asyncio.get_running_loop()
+        pipe = os.fdopen(descriptor, "rb", buffering=0)
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+        rest = b""
+        try:
+            while chunk := await reader.read(LONGEST_LINE):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    self._line(line)
+                if len(rest) > LONGEST_LINE:
+                    self._line(rest)
+                    rest = b""
+        finally:
+            transport.close()
+            if rest:
+                self._line(rest)
+
+    def _line(self, raw: bytes) -> None:
+        text = raw.decode("utf-8", "replace").rstrip()
+        self.said.append(text)
+        self.console.line(self.name, text)
 
     def _signal(self, number: int) -> None:
+        """Send a signal to its session, while it is ours for sure."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, number)
 
 
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _ending(code: int) -> str:
+def ending(code: int) -> str:
+    """Return how a process ended, for people."""
     if code >= 0:
-        return f"exit code {code}"
+        return f"ended with exit code {code}"
     with contextlib.suppress(ValueError):
-        return signal.Signals(-code).name
-    return f"signal {-code}"
+        return f"ended by {signal.Signals(-code).name}"
+    return f"ended by signal {-code}"

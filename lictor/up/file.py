@@ -7,12 +7,12 @@ services:
     folder: ./web               # where it runs; this file's folder by default
     environment: {GREETING: hello}
     protocol: http              # or tcp
-    health: /health             # a path that answers 2xx; otherwise that the port is open
+    health: /health             # a path that answers 2xx; without it an open port is enough; `none` looks at nothing
     upstreams: {api: 9191}      # the service called: the loopback port to call it by
     meta: {version: v1}         # what subsets of a service-resolver tell apart
 gateway: {port: 8080, hosts: {web: [localhost]}}
-config: [policies/]             # entries in HCL or JSON, files or folders; what they do not say is made up: see `plan`
-consul: {address: "http://127.0.0.1:8500", token_file: token}   # a Consul that exists; embedded servers without it
+config: [policies/]             # entries: files or folders of HCL or JSON, or written out here; the rest: see `plan`
+consul: {address: "http://127.0.0.1:8500", token_file: tokens/$SERVICE}   # one that exists; else embedded servers
 vault: {...}                    # with `consul`: as in the sidecar's file; otherwise the agent's own leaves
 """
 
@@ -21,112 +21,139 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from lictor.documents import read_file
-from policies.entries import DecodeError, decode_entry, normalise_entry
-from policies.errors import ConfigError, EntryError, IdentityError, Problem
+from lictor.up.checks import check_together, explained
+from lictor.up.entries import read_entries, refusals
+from lictor.up.links import read_links
+from lictor.up.plan import NO_CHECK, Gateway, MeshFile, Service, entries_of, expanded
+from policies.errors import ConfigError, IdentityError, Problem
 from policies.identity import parse_service_name
 from sidecar.yaml_reader import Section, read_document
 
 PROTOCOLS = ("http", "tcp")
-Json = dict[str, Any]
+_BEGIN = "begin with `services: {web: {command: ...}}`; `lictor init` writes a file to begin with"
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """One instance. `port` 0 is a free one; `health` "" is an open port."""
+@dataclass(slots=True)
+class _Reading:
+    """A document that is read: its parts are kept for the checks that look at several of them."""
 
-    id: str
-    name: str
-    command: tuple[str, ...]
-    folder: Path
-    port: int = 0
-    environment: Mapping[str, str] = field(default_factory=dict)
-    protocol: str = "http"
-    health: str = ""
-    upstreams: Mapping[str, int] = field(default_factory=dict)
-    meta: Mapping[str, str] = field(default_factory=dict)
+    document: Section
+    base: Path
+    environment: Mapping[str, str]
+    rows: dict[str, Section] = field(default_factory=dict)
+    upstreams: dict[str, Section] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Gateway:
-    """The ingress gateway: hosts by service; an empty list is Consul's default host."""
-
-    port: int
-    hosts: Mapping[str, tuple[str, ...]]
-    name: str = "gateway"
-
-
-@dataclass(frozen=True, slots=True)
-class MeshFile:
-    """What is to run. `consul` and `vault` are blocks for the proxies' files; empty: the embedded servers."""
-
-    services: tuple[Service, ...]
-    gateway: Gateway | None = None
-    entries: tuple[Json, ...] = ()
-    consul: Mapping[str, Any] = field(default_factory=dict)
-    vault: Mapping[str, Any] = field(default_factory=dict)
-
-
-def read_mesh(path: Path) -> MeshFile:
-    """Return what a file says. Raise ConfigError with every mistake in it."""
-    document = read_document(path)
+def read_mesh(path: Path, environment: Mapping[str, str] = os.environ) -> MeshFile:
+    """Return what a file says. Raise ConfigError with every mistake in it, in the order of the lines."""
+    document = _document(path)
+    reading = _Reading(document, path.parent.absolute(), environment)
     block = document.section("services")
-    services = tuple(_service(block, str(key.value), path.parent) for key, _ in block.node.value)
-    if not services:
+    services = tuple(_service(reading, block, key) for key in _keys(block))
+    if not services and not document.problems:
         document.note("services", "there is none", "add `services: {web: {command: ...}}`")
     block.done()
     gateway = _gateway(document.section("gateway"), services) if document.has("gateway") else None
-    mesh = MeshFile(
-        services,
-        gateway,
-        _entries(document, path.parent),
-        _block(document, "consul"),
-        _block(document, "vault"),
-    )
-    if mesh.vault and not mesh.consul:
-        document.note("vault", "needs a `consul` block: the embedded servers have a Vault of their own")
+    located = read_entries(document, reading.base)
+    entries = tuple(one.entry for one in located)
+    who = [*{service.name: None for service in services}, *([gateway.name] if gateway else [])]
+    mesh = MeshFile(services, gateway, entries, read_links(document, reading.base, who))
     document.done()
-    _check_upstreams(document, mesh)
-    _check_ports(document, mesh)
-    document.raise_problems()
+    check_together(document, mesh, reading.rows, reading.upstreams)
+    if not document.problems and not mesh.links:
+        document.problems += refusals(entries_of(mesh), located, document.file)
+    _raise(document)
     return mesh
 
 
-def _service(block: Section, key: str, base: Path) -> Service:
-    row = block.section(key)
-    name = row.text("service", key)
+def _raise(document: Section) -> None:
+    """Raise ConfigError with the document's problems, each once, in order, with how to mend it; if there is any."""
+    if document.problems:
+        raise ConfigError(explained(document.problems, document.file))
+
+
+def _document(path: Path) -> Section:
+    if path.is_dir():
+        inside = sorted(file.name for file in path.glob("*.yaml"))
+        fix = f"name the file: lictor up {path / inside[0]}" if inside else "name a file; `lictor init` writes one"
+        raise ConfigError((Problem(str(path), "is a folder", fix),))
     try:
-        parse_service_name(name)
-    except IdentityError as error:
-        row.note("service", str(error))
-    folder = (base / row.text("folder", ".")).resolve()
+        return read_document(path)
+    except RecursionError as error:
+        raise ConfigError((Problem(str(path), "is nested too deep", _BEGIN),)) from error
+    except ConfigError as error:
+        raise ConfigError(tuple(_better(path, problem) for problem in error.problems)) from error
+
+
+def _better(path: Path, problem: Problem) -> Problem:
+    """Return a problem of the reader, which knows sidecars' files, as one of this file."""
+    if not path.exists():
+        return Problem(str(path), "is not there", "`lictor init` writes a file to begin with, or name another one")
+    if problem.message.startswith("expected a mapping"):
+        return Problem(problem.where, "expected a mapping at the top of the file", _BEGIN)
+    if problem.message.startswith("this is not YAML"):
+        fix = "indent with spaces, and quote text that holds `: `, ` #`, or begins with a sign"
+        return Problem(problem.where, problem.message, fix)
+    return problem
+
+
+def _keys(block: Section) -> list[str]:
+    return list(dict.fromkeys(str(key.value) for key, _ in block.node.value))
+
+
+# --- services ------------------------------------------------------------------------------------------------------
+
+
+def _service(reading: _Reading, block: Section, key: str) -> Service:
+    row = reading.rows[key] = block.section(key)
+    name = row.text("service", key)
+    for told, text in (("", key), ("service", name)):
+        try:
+            parse_service_name(text)
+        except IdentityError as error:
+            row.note(told, str(error), "use letters, digits, - and _")
+            break
+    folder = (reading.base / row.text("folder", ".")).resolve()
     if not folder.is_dir():
-        row.note("folder", f"{folder} is no folder")
+        row.note("folder", f"{folder} is no folder", "make it, or name another; it is relative to this file")
+    environment = _pairs(row, "environment")
     service = Service(
         id=key,
         name=name,
-        command=_command(row, folder),
+        command=_command(row, folder, {**reading.environment, **environment}),
         folder=folder,
         port=row.port("port"),
-        environment=row.pairs("environment"),
+        environment=environment,
         protocol=row.text("protocol", "http", choices=PROTOCOLS),
         health=row.text("health"),
-        upstreams=_upstreams(row),
-        meta=row.pairs("meta"),
+        upstreams=_upstreams(reading, row, key),
+        meta=_pairs(row, "meta"),
     )
-    if service.health and not service.health.startswith("/"):
-        row.note("health", f"{service.health!r} is no path", "write /health")
+    if service.health and service.health != NO_CHECK and not service.health.startswith("/"):
+        row.note("health", f"{service.health!r} is no path", "write `health: /health`, or `none` to look at nothing")
+    if service.health.startswith("/") and service.protocol == "tcp":
+        row.note(
+            "health", "a path is asked over HTTP, and this is a tcp service", "leave it out: an open port is enough"
+        )
     row.done()
     return service
 
 
-def _command(row: Section, folder: Path) -> tuple[str, ...]:
+def _pairs(row: Section, key: str) -> dict[str, str]:
+    """Return a mapping of text to text; a name that stands twice is a mistake, not a choice."""
+    block = row.section(key) if row.has(key) and isinstance(row.plain(key), dict) else None
+    if block is not None:
+        names = [str(name.value) for name, _ in block.node.value]
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+            block.note(name, "stands here twice", "keep one of them")
+    return row.pairs(key)
+
+
+def _command(row: Section, folder: Path, variables: Mapping[str, str]) -> tuple[str, ...]:
     raw = row.plain("command")
     if isinstance(raw, list):
         words = [str(word) for word in raw]
@@ -136,129 +163,56 @@ def _command(row: Section, folder: Path) -> tuple[str, ...]:
         except ValueError as error:
             row.note("command", f"cannot be read: {error}", "close every quote, or write a list of words")
             return ()
-    if words and not _found(words[0], folder):
-        row.note("command", f"{words[0]} is not found", "install it, or give its path")
+    if not words:
+        if row.has("command"):
+            row.note("command", "is empty", "say what to run: `command: ./web --port $PORT`")
+        return ()
+    trouble = unfit(expanded(words[0], variables), folder, variables.get("PATH"))
+    if trouble:
+        row.note("command", *trouble)
     return tuple(words)
 
 
-def _found(program: str, folder: Path) -> bool:
-    if "/" in program:
-        return os.access(folder / program, os.X_OK)
-    return shutil.which(program) is not None
+def unfit(program: str, folder: Path, path: str | None) -> tuple[str, str] | None:
+    """Return why a program cannot be run and how to mend it; None when it can."""
+    if "/" not in program:
+        found = shutil.which(program, path=path)
+        return None if found else (f"{program} is not found", "install it, mend the spelling, or give its path")
+    file = folder / program
+    if not file.is_file():
+        return f"{file} is not found", "a path is relative to the service's `folder`"
+    return None if os.access(file, os.X_OK) else (f"{file} may not be executed", f"type: chmod +x {file}")
 
 
-def _upstreams(row: Section) -> dict[str, int]:
-    block = row.section("upstreams")
-    ports = {str(key.value): block.port(str(key.value), required=True) for key, _ in block.node.value}
+def _upstreams(reading: _Reading, row: Section, key: str) -> dict[str, int]:
+    block = reading.upstreams[key] = row.section("upstreams")
+    ports = {name: block.port(name, required=True) for name in _keys(block)}
     block.done()
     return ports
 
 
+# --- the gateway ---------------------------------------------------------------------------------------------------
+
+
 def _gateway(block: Section, services: tuple[Service, ...]) -> Gateway:
+    protocols = {service.name: service.protocol for service in services}
     hosts = block.section("hosts")
-    names = {service.name for service in services}
     found: dict[str, tuple[str, ...]] = {}
-    for key, _ in hosts.node.value:
-        name = str(key.value)
-        found[name] = hosts.texts(name)
-        if name not in names:
-            hosts.note(name, "is no service of this file", f"there are {', '.join(sorted(names))}")
+    for name in _keys(hosts):
+        one = isinstance(hosts.plain(name), str)
+        found[name] = (hosts.text(name),) if one else hosts.texts(name)
+        if name not in protocols:
+            hosts.note(name, "is no service of this file", f"there are {', '.join(sorted(protocols)) or 'none'}")
+        elif protocols[name] == "tcp":
+            hosts.note(
+                name, "is a tcp service, and the gateway speaks HTTP", "take it out, or give it `protocol: http`"
+            )
     hosts.done()
     gateway = Gateway(block.port("port", 8080), found, block.text("name", "gateway"))
-    if not found and not block.has("hosts"):
+    if not found:
         block.note("hosts", "is missing", "add `hosts: {web: [localhost]}`: which service answers to which host")
+    if gateway.name in protocols:
+        fix = "give the gateway a name of its own: `gateway: {name: edge, ...}`"
+        block.note("name", f"{gateway.name} is a service of this file", fix)
     block.done()
     return gateway
-
-
-def _block(document: Section, key: str) -> Mapping[str, Any]:
-    value = document.plain(key)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        document.note(key, "expected a mapping")
-        return {}
-    return value
-
-
-def _entries(document: Section, base: Path) -> tuple[Json, ...]:
-    """Return the config entries of every file named, checked as Consul would. Mistakes are noted with file and line."""
-    found: list[Json] = []
-    for name in document.texts("config"):
-        path = base / name
-        files = sorted(file for file in path.iterdir() if file.suffix in {".hcl", ".json"}) if path.is_dir() else [path]
-        if not files:
-            document.note("config", f"{path} holds no .hcl and no .json")
-        for file in files:
-            try:
-                given = read_file(str(file))
-                found.append(normalise_entry(decode_entry(dict(given.data))))
-            except ConfigError as error:
-                document.problems += error.problems
-            except (DecodeError, EntryError) as error:
-                document.problems.append(Problem(str(file), " ".join(str(error).split())))
-    return tuple(found)
-
-
-# --- what the parts say together -----------------------------------------------------------------------------------
-
-
-def _check_upstreams(document: Section, mesh: MeshFile) -> None:
-    names = {service.name for service in mesh.services}
-    external = bool(mesh.consul)
-    named = {str(entry["Name"]) for entry in mesh.entries if entry["Kind"].startswith("service-")}
-    for service in mesh.services:
-        for upstream in service.upstreams:
-            if upstream not in names | named and not external:
-                where = f"services.{service.id}.upstreams.{upstream}"
-                fix = f"there are {', '.join(sorted(names))}"
-                document.problems.append(Problem(f"{document.file}: {where}", "is no service of this file", fix))
-    circle = circle_of({service.name: sorted(service.upstreams) for service in mesh.services})
-    if circle:
-        text = f"call each other in a circle: {' -> '.join(circle)}"
-        fix = "none of them could start first; call one of them by another way"
-        document.problems.append(Problem(f"{document.file}: services", text, fix))
-
-
-def circle_of(calls: Mapping[str, list[str]]) -> list[str]:
-    """Return a circle of calls, its first member again at the end, or nothing."""
-    done: set[str] = set()
-
-    def visit(name: str, above: list[str]) -> list[str]:
-        if name in above:
-            return [*above[above.index(name) :], name]
-        if name in done:
-            return []
-        for called in calls.get(name, ()):
-            found = visit(called, [*above, name])
-            if found:
-                return found
-        done.add(name)
-        return []
-
-    return next((circle for name in sorted(calls) if (circle := visit(name, []))), [])
-
-
-def _check_ports(document: Section, mesh: MeshFile) -> None:
-    """Note ports that two want, and ports that somebody else has."""
-    wanted: dict[int, str] = {}
-    for where, port in _ports(mesh):
-        if port in wanted:
-            document.problems.append(Problem(f"{document.file}: {where}", f"port {port} is that of {wanted[port]} too"))
-            continue
-        wanted[port] = where
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError as error:
-                text = f"port {port} cannot be had: {(error.strerror or str(error)).lower()}"
-                fix = "stop who listens there, or give another port"
-                document.problems.append(Problem(f"{document.file}: {where}", text, fix))
-
-
-def _ports(mesh: MeshFile) -> list[tuple[str, int]]:
-    found = [(f"services.{service.id}.port", service.port) for service in mesh.services if service.port]
-    for service in mesh.services:
-        found += [(f"services.{service.id}.upstreams.{name}", port) for name, port in service.upstreams.items()]
-    return found + ([("gateway.port", mesh.gateway.port)] if mesh.gateway else [])

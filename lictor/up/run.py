@@ -1,18 +1,18 @@
-"""Run a mesh: servers, then wave by wave of services, each sidecar before its app; on stop the other way round.
+"""Run a mesh: everybody at once as far as the order allows, each sidecar before its app; stop the other way round.
 
-start   servers ready ─▶ entries ─▶ sidecar: leaf, listeners, registered ─▶ app ─▶ healthy ─▶ ready ─▶ gateway
-stop    gateway drains ─▶ sidecars: deregistered, inbound drained ─▶ apps end ─▶ sidecars end ─▶ servers end
+start   servers ready ─▶ entries ─▶ sidecar: leaf, listeners, registered ─▶ whom it calls healthy ─▶ app ─▶ passing
+stop    gateway drains ─▶ callers before called: sidecar deregistered and drained ─▶ app ends ─▶ sidecar ends
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,251 +20,283 @@ from typing import Any
 import aiohttp
 import yaml
 
-from lictor.dev.mesh import Preparation, PreparationFailed, write_secret
-from lictor.dev.server import ROOT_TOKEN
+from controlplane.catalog import Catalog
+from lictor.dev.mesh import write_secret
 from lictor.up.child import Child
 from lictor.up.console import Console
-from lictor.up.file import MeshFile, Service
-from lictor.up.plan import Ports, curl_of, entries_of, gateway_settings, in_order, sidecar_settings
-from policies.errors import MeshError
+from lictor.up.guard import APP, PROXY
+from lictor.up.plan import (
+    NO_CHECK,
+    MeshFile,
+    Ports,
+    Service,
+    entries_of,
+    expanded,
+    gateway_settings,
+    in_order,
+    made_entries,
+    ports_wanted,
+    sidecar_settings,
+    ways_to,
+)
+from lictor.up.readiness import http_probe, port_probe, until_ready
+from lictor.up.servers import SERVERS, Embedded, Existing, Servers, python_path
+from lictor.up.written import Written
+from policies.errors import CatalogError
 
-READY_SECONDS = 60.0
-POLL_SECONDS = 0.05
-LEAF_TTL = "1h"
-DRAIN_SECONDS = 8.0
-SERVERS, GATEWAY = "servers", "gateway"
-
-
-class NotReady(MeshError):
-    """Something did not get ready in time."""
+DRAIN_SECONDS = 12.0
+GATEWAY, GUARD = "gateway", "guard"
 
 
 @dataclass(slots=True)
 class Instance:
-    """A service that runs: its app and its sidecar."""
+    """A service that runs: its app and its sidecar. `healthy`: the app answers; `ready`: callers get to it."""
 
     service: Service
     ports: Ports
     sidecar: Child
     app: Child
+    healthy: asyncio.Event = field(default_factory=asyncio.Event)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True)
 class Mesh:
-    """A running mesh. Use `running`."""
+    """A mesh. `start` it, and `stop` it whatever became of the start; `kill` it when stopping takes too long."""
 
     file: MeshFile
     console: Console
     folder: Path
+    seconds: float  # that anybody may take to be ready
+    writes: bool = True  # the entries; without, what Consul holds is left as it is
+    restarts: bool = True  # of the apps
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     instances: list[Instance] = field(default_factory=list)
     gateway: Child | None = None
-    gateway_admin: int = 0
-    servers: Child | None = None
-    consul: str = ""
-    vault: str = ""
-    writes: bool = True
+    guard: Child | None = None
+    servers: Servers | None = None
+    _admin_of_gateway: int = 0
+    _catalog: Catalog | None = None
+    _written: Written | None = None
     _session: aiohttp.ClientSession | None = None
 
     # --- start ---
 
     async def start(self) -> None:
         """Start everything. Raise MeshError when something does not get ready."""
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0), trust_env=False)
         names = [service.id for service in self.file.services]
         self.console.introduce(*names, *(f"{name}/sidecar" for name in names), GATEWAY, SERVERS)
-        if not self.file.consul:
-            await self._start_servers()
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0), trust_env=False)
+        self._start_guard()
+        servers = self.servers = self._make_servers()
+        servers.start()
+        await servers.ready()
+        self._catalog = Catalog(servers.agent)
+        self.console.note(servers.told())
         if self.writes:
-            await self._write_entries()
-        self._plan()
-        for wave in in_order(self.file.services):
-            await asyncio.gather(*(self._start(one) for one in self.instances if one.service in wave))
-        await self._start_gateway()
+            await self._write_entries(self._catalog)
+        self._plan(servers)
+        self.console.progress(f"starting {', '.join(names)}, each with its sidecar")
+        async with _together() as group:
+            for instance in self.instances:
+                group.create_task(self._start(instance))
+            group.create_task(self._start_gateway(servers))
 
-    async def _start_servers(self) -> None:
-        self.console.progress("starting the embedded Consul and Vault")
-        http, vault = _free_ports(2)
-        self.consul, self.vault = f"http://127.0.0.1:{http}", f"http://127.0.0.1:{vault}"
-        words = [sys.executable, "-m", "lictor", "dev", "--http-port", str(http), "--vault-port", str(vault)]
-        words += ["--state", str(self.folder / "state.json"), "--default-intention-policy", "deny"]
-        self.servers = Child(SERVERS, words, self.folder, _python_path(), _Quiet(self.console))
-        await self.servers.start()
-        await self._until(SERVERS, lambda: self._answers(f"{self.consul}/v1/status/leader"), self.servers)
-        names = {service.name for service in self.file.services}
-        names |= {self.file.gateway.name} if self.file.gateway else set()
-        async with self._preparation() as preparation:
-            await preparation.authority(sorted(names), LEAF_TTL)
+    def _make_servers(self) -> Servers:
+        if self.file.links:
+            return Existing(self.file, self.environment)
+        assert self._session is not None  # noqa: S101 - made above
+        self.console.progress("starting Consul and Vault, the embedded ones")
+        http, vault = free_ports(2, ports_wanted(self.file))
+        return Embedded.on(self.file, self.folder, self.console, self._session, (http, vault))
 
-    def _preparation(self) -> Preparation:
-        return Preparation(self.consul or str(self.file.consul["address"]), self.vault, ROOT_TOKEN, self._token())
+    def _start_guard(self) -> None:
+        program = Path(__file__).with_name("guard.py")
+        words = [sys.executable, "-I", "-S", str(program), str(self.folder), str(os.getpid())]
+        self.guard = Child(GUARD, words, Path("/"), {}, self.console, last_signal=15)
+        self.guard.start()
 
-    def _token(self) -> str:
-        file = self.file.consul.get("token_file")
-        return Path(str(file)).read_text().strip() if file else ""
-
-    async def _write_entries(self) -> None:
+    async def _write_entries(self, catalog: Catalog) -> None:
         entries = entries_of(self.file)
         self.console.progress(f"writing {len(entries)} config entries")
-        async with self._preparation() as preparation:
-            for entry in entries:
-                await preparation.write(entry)
+        self._written = Written(catalog, self.console)
+        await self._written.write(entries, made_entries(self.file))
 
-    def _plan(self) -> None:
+    def _plan(self, servers: Servers) -> None:
+        wanted = ports_wanted(self.file)
+        free = iter(free_ports(3 * len(self.file.services) + 1, wanted))
+        self._admin_of_gateway = next(free)
         protocols = {service.name: service.protocol for service in self.file.services}
         for service in self.file.services:
-            app, side, admin = _free_ports(3)
+            app, side, admin = (next(free) for _ in range(3))
             ports = Ports(service.port or app, side, admin)
-            settings = sidecar_settings(service, ports, protocols, self._shared(service.id))
-            sidecar = self._proxy(f"{service.id}/sidecar", "sidecar", service.name, service.id, settings)
-            environment = {"PORT": str(ports.app), **service.environment}
-            command = [os.path.expandvars(word) if word != "$PORT" else "$PORT" for word in service.command]
-            command = [word.replace("${PORT}", str(ports.app)).replace("$PORT", str(ports.app)) for word in command]
-            app_child = Child(service.id, command, service.folder, environment, self.console)
-            self.instances.append(Instance(service, ports, sidecar, app_child))
+            link = servers.link(service.name, service.id)
+            settings = sidecar_settings(service, ports, protocols, link)
+            sidecar = self._proxy(servers, f"{service.id}/sidecar", "sidecar", service.name, service.id, settings)
+            self.instances.append(Instance(service, ports, sidecar, self._app(service, ports)))
 
-    def _shared(self, name: str) -> dict[str, Any]:
-        """Return what every proxy's file says about Consul and the issuer of its leaf."""
-        if self.file.consul:
-            vault = {"issuer": "vault", "vault": dict(self.file.vault)} if self.file.vault else {"issuer": "consul"}
-            return {"consul": dict(self.file.consul), **vault}
-        credentials = self.folder / "credentials" / name
-        login = {"method": "approle", "role_id_file": str(credentials / "role-id")}
-        login["secret_id_file"] = str(credentials / "wrapped-secret-id")
-        return {"consul": {"address": self.consul}, "issuer": "vault", "vault": {"address": self.vault, "auth": login}}
+    def _app(self, service: Service, ports: Ports) -> Child:
+        own = {**service.environment, "PORT": str(ports.app)}
+        words = [expanded(word, {**self.environment, **own}) for word in service.command]
+        marked = {**own, APP: str(self.folder)}
+        return Child(service.id, words, Path(service.folder), marked, self.console, restarts=self.restarts)
 
-    def _proxy(self, name: str, word: str, service: str, identifier: str, settings: Mapping[str, Any]) -> Child:
-        file = self.folder / f"{identifier}.yaml"
+    def _proxy(
+        self, servers: Servers, name: str, word: str, service: str, identifier: str, settings: Mapping[str, Any]
+    ) -> Child:
+        file = self.folder / f"{name.replace('/', '-')}.yaml"
         write_secret(file, yaml.safe_dump(dict(settings), sort_keys=False))
         command = [sys.executable, "-m", "lictor", word, "--config", str(file)]
-        return Child(name, command, self.folder, _python_path(), self.console, self._credentials(service, identifier))
-
-    def _credentials(self, service: str, identifier: str) -> Callable[[], Awaitable[None]] | None:
-        """Return what hands a proxy a fresh secret-id before each start; it may use it once."""
-        if self.file.consul:
-            return None
-
-        async def issue() -> None:
-            for _ in range(100):
-                with contextlib.suppress(PreparationFailed):
-                    async with self._preparation() as preparation:
-                        await preparation.credentials(service, self.folder / "credentials" / identifier)
-                    return
-                await asyncio.sleep(0.1)
-
-        return issue
+        return Child(
+            name,
+            command,
+            self.folder,
+            {**python_path(), PROXY: str(self.folder)},
+            self.console,
+            prepare=servers.credentials(service, identifier),
+            last_signal=15,  # it leaves the catalog by itself; `guard` sees to it that it ends
+            without=servers.without,
+        )
 
     async def _start(self, instance: Instance) -> None:
-        name, ports = instance.service.id, instance.ports
-        await instance.sidecar.start()
-        await self._until(
-            f"{name}/sidecar", lambda: self._answers(f"http://127.0.0.1:{ports.admin}/ready"), instance.sidecar
-        )
-        await instance.app.start()
-        await self._until(name, lambda: self._healthy(instance), instance.app)
-        self.console.ready(name, curl_of(self.file, instance.service, ports))
+        instance.sidecar.start()
+        admin = f"http://127.0.0.1:{instance.ports.admin}/ready"
+        await until_ready(instance.sidecar, lambda: self._answers(admin), self.seconds)
+        for called in self._called(instance):
+            await called.healthy.wait()
+        instance.app.start()
+        await until_ready(instance.app, lambda: self._healthy(instance), self.seconds)
+        instance.healthy.set()
+        await until_ready(instance.app, lambda: self._passing(instance.service.id), self.seconds)
+        for called in self._called(instance):
+            await called.ready.wait()
+        instance.ready.set()
+        self.console.ready(instance.service.id, ways_to(self.file, instance.service, instance.ports))
 
-    async def _start_gateway(self) -> None:
+    def _called(self, instance: Instance) -> Iterable[Instance]:
+        return [one for one in self.instances if one.service.name in instance.service.upstreams]
+
+    async def _start_gateway(self, servers: Servers) -> None:
         if self.file.gateway is None:
             return
-        (self.gateway_admin,) = _free_ports(1)
         name = self.file.gateway.name
-        settings = gateway_settings(self.file, self.gateway_admin, self._shared("gateway"))
-        self.gateway = self._proxy(GATEWAY, "gateway", name, "gateway", settings)
-        await self.gateway.start()
-        await self._until(GATEWAY, lambda: self._answers(f"http://127.0.0.1:{self.gateway_admin}/ready"), self.gateway)
+        settings = gateway_settings(self.file, self._admin_of_gateway, servers.link(name, GATEWAY))
+        gateway = self.gateway = self._proxy(servers, GATEWAY, "gateway", name, GATEWAY, settings)
+        gateway.start()
+        await until_ready(gateway, lambda: self._answers(self._gateway_page("ready")), self.seconds)
+        behind = [one for one in self.instances if one.service.name in self.file.gateway.hosts]
+        for instance in behind:
+            await instance.ready.wait()
+        await until_ready(gateway, lambda: self._gateway_knows(behind), self.seconds)
         self.console.ready(GATEWAY, f"http://127.0.0.1:{self.file.gateway.port}")
 
     # --- readiness ---
 
-    async def _until(self, name: str, check: Callable[[], Awaitable[bool]], child: Child) -> None:
-        deadline = asyncio.get_running_loop().time() + READY_SECONDS
-        while not await check():
-            if asyncio.get_running_loop().time() > deadline:
-                message = (
-                    f"{name} was not ready after {READY_SECONDS:g} s ({child.starts} starts); its own lines say why"
-                )
-                raise NotReady(message)
-            await asyncio.sleep(POLL_SECONDS)
-
-    async def _answers(self, url: str) -> bool:
+    async def _answers(self, url: str) -> str:
         assert self._session is not None  # noqa: S101 - set by `start`
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-            async with self._session.get(url) as answer:
-                return answer.status < 300  # noqa: PLR2004 - a success
-        return False
+        return await http_probe(self._session, url)
 
-    async def _healthy(self, instance: Instance) -> bool:
+    async def _healthy(self, instance: Instance) -> str:
+        if instance.service.health == NO_CHECK:
+            return ""
         if instance.service.health:
             return await self._answers(f"http://127.0.0.1:{instance.ports.app}{instance.service.health}")
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", instance.ports.app)
-            writer.close()
-            return True
-        return False
+        return await port_probe(instance.ports.app)
+
+    async def _passing(self, identifier: str) -> str:
+        """Return "" when Consul's own check passes: from then on callers are sent there."""
+        assert self._catalog is not None  # noqa: S101 - set by `start`
+        with contextlib.suppress(CatalogError):
+            checks = await self._catalog.ask("GET", ("agent", "checks"), {})
+            own = [check for check in checks.values() if check["ServiceID"] == identifier]
+            return next((check["Output"] or "not checked yet" for check in own if check["Status"] != "passing"), "")
+        return "Consul does not answer"
+
+    def _gateway_page(self, page: str) -> str:
+        return f"http://127.0.0.1:{self._admin_of_gateway}/{page}"
+
+    async def _gateway_knows(self, behind: Iterable[Instance]) -> str:
+        assert self._session is not None  # noqa: S101 - set by `start`
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            async with self._session.get(self._gateway_page("config_dump")) as answer:
+                table = json.dumps((await answer.json())["table"])
+            unknown = [one.service.id for one in behind if str(one.ports.side) not in table]
+            return f"it has not heard of {', '.join(unknown)} yet" if unknown else ""
+        return "its admin endpoint does not answer"
 
     # --- stop ---
 
     async def stop(self) -> None:
-        """End everything in order. Nothing is left."""
-        self.console.progress("stopping")
+        """End everything in order, callers first. Nothing is left."""
         if self.gateway is not None:
             await self.gateway.stop()
-        await asyncio.gather(*(self._drain(one) for one in self.instances))
         for wave in reversed(in_order(self.file.services)):
-            await asyncio.gather(*(one.app.stop() for one in self.instances if one.service in wave))
-        await asyncio.gather(*(one.sidecar.stop() for one in self.instances))
-        if self.servers is not None:
-            await self.servers.stop()
-        if self._session is not None:
-            await self._session.close()
+            await asyncio.gather(*(self._stop(one) for one in self.instances if one.service in wave))
+        if self._written is not None and self.file.links:
+            await self._written.take_back()
+        await self._close()
+
+    async def _stop(self, instance: Instance) -> None:
+        await self._drain(instance)
+        await instance.app.stop()
+        await instance.sidecar.stop()
 
     async def _drain(self, instance: Instance) -> None:
         """Let a sidecar leave the catalog and finish what comes in; what goes out goes on until its app has ended."""
-        if instance.sidecar.process is None or instance.sidecar.process.returncode is not None or self._session is None:
+        if not instance.sidecar.pid or self._session is None:
             return
         url = f"http://127.0.0.1:{instance.ports.admin}/drain?hold=true&wait=true"
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
             async with self._session.post(url, timeout=aiohttp.ClientTimeout(total=DRAIN_SECONDS)) as answer:
                 await answer.read()
 
+    async def kill(self) -> None:
+        """End everything at once. What a Consul that goes on was told is taken back as well as it can be."""
+        children = [child for one in self.instances for child in (one.app, one.sidecar)]
+        await asyncio.gather(*(child.kill() for child in (*children, *([self.gateway] if self.gateway else []))))
+        if self.file.links and self._catalog is not None:
+            with contextlib.suppress(CatalogError, TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS / 4):
+                    await self._forget(self._catalog)
+        await self._close()
 
-class _Quiet(Console):
-    """Of the servers only warnings are told: what they print at their start is for who runs them alone."""
+    async def _forget(self, catalog: Catalog) -> None:
+        for one in self.instances:
+            await catalog.deregister(f"{one.service.id}-sidecar-proxy")
+            await catalog.deregister(one.service.id)
+        if self.file.gateway is not None:
+            await catalog.deregister(self.file.gateway.name)
+        if self._written is not None:
+            await self._written.take_back()
 
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-
-    def line(self, name: str, text: str) -> None:
-        if "Traceback" in text or "error" in text.lower():
-            self._console.line(name, text)
-
-    def warn(self, name: str, text: str) -> None:
-        self._console.warn(name, text)
-
-
-def _python_path() -> dict[str, str]:
-    """Return what lets a child import what we are made of, installed or not."""
-    return {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            sock = stack.enter_context(socket.socket())
-            sock.bind(("127.0.0.1", 0))
-            ports.append(int(sock.getsockname()[1]))
-        return ports
+    async def _close(self) -> None:
+        if self._catalog is not None:
+            await self._catalog.close()
+        if self._session is not None:
+            await self._session.close()
+        for child in self.servers.children() if self.servers is not None else []:
+            await child.stop()
+        if self.guard is not None:
+            await self.guard.stop()
 
 
 @contextlib.asynccontextmanager
-async def running(file: MeshFile, console: Console, *, write_entries: bool = True) -> AsyncIterator[Mesh]:
-    """Run a mesh for the time of the block. Without `write_entries` what Consul holds is left as it is."""
-    with tempfile.TemporaryDirectory(prefix="lictor-up-") as name:
-        mesh = Mesh(file, console, Path(name), consul=str(file.consul.get("address", "")), writes=write_entries)
-        try:
-            await mesh.start()
-            yield mesh
-        finally:
-            await mesh.stop()
+async def _together() -> AsyncIterator[asyncio.TaskGroup]:
+    """Open a group of tasks of which the first failure is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+
+
+def free_ports(count: int, wanted: Collection[int] = ()) -> list[int]:
+    """Return loopback ports that were free a moment ago, none of them wanted by somebody."""
+    with contextlib.ExitStack() as stack:
+        ports: list[int] = []
+        while len(ports) < count:
+            sock = stack.enter_context(socket.socket())
+            sock.bind(("127.0.0.1", 0))
+            port = int(sock.getsockname()[1])
+            ports += [] if port in wanted else [port]
+        return ports

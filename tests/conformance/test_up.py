@@ -131,7 +131,7 @@ def test_nothing_outlives_a_killed_lictor_up(tmp_path: Path) -> None:
     try:
         up.program.wait_until(lambda: "the mesh is up" in up.program.log, 60)
         below = children(up.program.pid)
-        assert len(below) == 4
+        assert len(below) == 5
     finally:
         up.program.kill()
     until(lambda: not [pid for pid in below if Path(f"/proc/{pid}").exists()], 5)
@@ -182,7 +182,7 @@ def test_run_puts_one_process_into_a_mesh_that_exists(tmp_path: Path) -> None:
         program = Program("run", [sys.executable, "-m", "lictor", *words], tmp_path, {"PYTHONPATH": str(REPOSITORY)})
         program.start()
         try:
-            program.wait_until(lambda: "the mesh is up" in program.log, 60)
+            program.wait_until(lambda: "is in the mesh" in program.log, 60)
             until(
                 lambda: (
                     [row["Service"]["ID"] for row in consul.api("health/connect/alone?passing")]
