@@ -10,9 +10,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from dataplane.exposition import Family
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 _CLASSES = 6
@@ -69,7 +67,7 @@ class Metrics:
         self.http: dict[str, HttpCounts] = {}
         self.listeners: dict[str, ConnectionCounts] = {}
         self.upstreams: dict[str, UpstreamCounts] = {}
-        self.gauges: list[Callable[[], Iterable[Metric]]] = []
+        self.gauges: list[Callable[[], Iterable[Family]]] = []
 
     def for_http(self, name: str) -> HttpCounts:
         """Return the request counters of a listener, made when first asked for."""
@@ -85,85 +83,57 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return the Prometheus text exposition format, version 0.0.4. May run in a thread."""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Rendering(self))
-        return generate_latest(registry)
+        gauges = (family for asked in self.gauges for family in asked())
+        families = (*self._http(), *self._listeners(), *self._upstreams(), *gauges)
+        return "".join(map(str, families)).encode()
 
-
-class _Rendering(Collector):
-    """One scrape."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._http()
-        yield from self._listeners()
-        yield from self._upstreams()
-        for gauge in self._metrics.gauges:
-            yield from gauge()
-
-    def _http(self) -> Iterator[Metric]:
-        requests = CounterMetricFamily(
-            "lictor_requests", "HTTP requests answered, by class of status.", labels=("listener", "class")
+    def _http(self) -> Iterator[Family]:
+        requests = Family("lictor_requests_total", "counter", "HTTP requests answered, by class of status.")
+        reasons = Family("lictor_local_answers_total", "counter", "Answers made by this proxy, by reason.")
+        durations = Family(
+            "lictor_request_duration_seconds", "histogram", "From the head of a request to the end of its answer."
         )
-        reasons = CounterMetricFamily(
-            "lictor_local_answers", "Answers made by this proxy, by reason.", labels=("listener", "reason")
-        )
-        durations = HistogramMetricFamily(
-            "lictor_request_duration_seconds",
-            "From the head of a request to the end of its answer.",
-            labels=("listener",),
-        )
-        for name, counts in tuple(self._metrics.http.items()):
+        for name, counts in tuple(self.http.items()):
+            labels = {"listener": name}
             for status_class, count in enumerate(counts.by_class):
                 if count:
-                    requests.add_metric((name, f"{status_class}xx"), count)
+                    requests.add({**labels, "class": f"{status_class}xx"}, count)
             for reason, count in tuple(counts.reasons.items()):
-                reasons.add_metric((name, reason), count)
-            durations.add_metric((name,), list(_cumulative(counts.bucket_counts)), counts.seconds)
+                reasons.add({**labels, "reason": reason}, count)
+            durations.add_histogram(labels, BUCKETS, tuple(counts.bucket_counts), counts.seconds)
         yield from (requests, reasons, durations)
 
-    def _listeners(self) -> Iterator[Metric]:
-        labels = ("listener",)
-        accepted = CounterMetricFamily("lictor_connections", "Connections accepted.", labels=labels)
-        active = GaugeMetricFamily("lictor_connections_active", "Connections open now.", labels=labels)
-        denied = CounterMetricFamily("lictor_tcp_denied", "tcp connections that an intention denied.", labels=labels)
-        revoked = CounterMetricFamily(
-            "lictor_tcp_revoked", "Live tcp connections closed because an intention now denies them.", labels=labels
+    def _listeners(self) -> Iterator[Family]:
+        accepted = Family("lictor_connections_total", "counter", "Connections accepted.")
+        active = Family("lictor_connections_active", "gauge", "Connections open now.")
+        denied = Family("lictor_tcp_denied_total", "counter", "tcp connections that an intention denied.")
+        revoked = Family(
+            "lictor_tcp_revoked_total", "counter", "Live tcp connections closed because an intention now denies them."
         )
-        received = CounterMetricFamily("lictor_tcp_received_bytes", "Bytes from downstream.", labels=labels)
-        sent = CounterMetricFamily("lictor_tcp_sent_bytes", "Bytes to downstream.", labels=labels)
-        refused = CounterMetricFamily(
-            "lictor_connections_refused",
-            "Refused before a byte was delivered, by reason.",
-            labels=("listener", "reason"),
+        received = Family("lictor_tcp_received_bytes_total", "counter", "Bytes from downstream.")
+        sent = Family("lictor_tcp_sent_bytes_total", "counter", "Bytes to downstream.")
+        refused = Family(
+            "lictor_connections_refused_total", "counter", "Refused before a byte was delivered, by reason."
         )
-        for name, counts in tuple(self._metrics.listeners.items()):
-            accepted.add_metric((name,), counts.accepted)
-            active.add_metric((name,), counts.accepted - counts.closed)
-            denied.add_metric((name,), counts.denied)
-            revoked.add_metric((name,), counts.revoked)
-            received.add_metric((name,), counts.bytes_in)
-            sent.add_metric((name,), counts.bytes_out)
+        for name, counts in tuple(self.listeners.items()):
+            labels = {"listener": name}
+            accepted.add(labels, counts.accepted)
+            active.add(labels, counts.accepted - counts.closed)
+            denied.add(labels, counts.denied)
+            revoked.add(labels, counts.revoked)
+            received.add(labels, counts.bytes_in)
+            sent.add(labels, counts.bytes_out)
             for reason, count in tuple(counts.refused.items()):
-                refused.add_metric((name, reason), count)
+                refused.add({**labels, "reason": reason}, count)
         yield from (accepted, active, denied, revoked, received, sent, refused)
 
-    def _upstreams(self) -> Iterator[Metric]:
-        labels = ("target",)
-        made = CounterMetricFamily("lictor_upstream_connections", "Connections made to a target.", labels=labels)
-        failed = CounterMetricFamily("lictor_upstream_connect_failures", "Connections that failed.", labels=labels)
-        retried = CounterMetricFamily("lictor_upstream_retries", "Requests sent a second time.", labels=labels)
-        for name, counts in tuple(self._metrics.upstreams.items()):
-            made.add_metric((name,), counts.connections)
-            failed.add_metric((name,), counts.connect_failures)
-            retried.add_metric((name,), counts.retries)
+    def _upstreams(self) -> Iterator[Family]:
+        made = Family("lictor_upstream_connections_total", "counter", "Connections made to a target.")
+        failed = Family("lictor_upstream_connect_failures_total", "counter", "Connections that failed.")
+        retried = Family("lictor_upstream_retries_total", "counter", "Requests sent a second time.")
+        for name, counts in tuple(self.upstreams.items()):
+            labels = {"target": name}
+            made.add(labels, counts.connections)
+            failed.add(labels, counts.connect_failures)
+            retried.add(labels, counts.retries)
         yield from (made, failed, retried)
-
-
-def _cumulative(counts: list[int]) -> Iterator[tuple[str, float]]:
-    total = 0
-    for bound, count in zip((*(str(bound) for bound in BUCKETS), "+Inf"), counts, strict=True):
-        total += count
-        yield bound, total

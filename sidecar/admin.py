@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
-from prometheus_client.core import GaugeMetricFamily, Metric
 
+from dataplane.exposition import Family, gauge
 from dataplane.listener import bind
 from policies.canonical import plain
 from policies.rotation import LeafState, leaf_state
@@ -161,24 +161,20 @@ def certificates(process: Process) -> dict[str, Any]:
     }
 
 
-def _gauges(process: Process) -> Iterator[Metric]:
+def _gauges(process: Process) -> Iterator[Family]:
     generation, follower = process.live.current, process.follower
     left = generation.leaf_ends - time.time() if generation is not None else 0.0
-    yield GaugeMetricFamily("lictor_leaf_seconds_left", "Seconds until the leaf in force ends.", value=left)
+    yield gauge("lictor_leaf_seconds_left", "Seconds until the leaf in force ends.", left)
     state = state_of_leaf(process)
-    yield GaugeMetricFamily("lictor_ready", "1 when traffic may be sent here.", value=float(process.ready()))
-    yield GaugeMetricFamily(
-        "lictor_leaf_aging", "1 past 75 % of the leaf's life.", value=float(state is LeafState.AGING)
-    )
+    yield gauge("lictor_ready", "1 when traffic may be sent here.", float(process.ready()))
+    yield gauge("lictor_leaf_aging", "1 past 75 % of the leaf's life.", float(state is LeafState.AGING))
     number = generation.number if generation is not None else 0
-    yield GaugeMetricFamily("lictor_generation", "Number of the generation in force.", value=number)
-    yield GaugeMetricFamily(
-        "lictor_problems", "Entries and settings that are not followed.", value=len(process.problems)
-    )
+    yield gauge("lictor_generation", "Number of the generation in force.", number)
+    yield gauge("lictor_problems", "Entries and settings that are not followed.", len(process.problems))
     issued = process.issuer.status.issued if process.issuer is not None else 0
-    yield GaugeMetricFamily("lictor_leaves_issued", "Leaves that this process was given.", value=issued)
+    yield gauge("lictor_leaves_issued", "Leaves that this process was given.", issued)
     failing = len(follower.status.failing()) if follower is not None else 0
-    yield GaugeMetricFamily("lictor_watches_failing", "Watches of Consul whose last read failed.", value=failing)
+    yield gauge("lictor_watches_failing", "Watches of Consul whose last read failed.", failing)
 
 
 def state_of_leaf(process: Process) -> LeafState:
