@@ -9,11 +9,12 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lictor.dev.consul.state import Json, State, Topic
+from lictor.dev.consul.state import DATACENTER, Json, State, Topic
 
-NODE, DATACENTER, ADDRESS, VERSION = "n1", "dc1", "127.0.0.1", "1.21.0"
+NODE, ADDRESS, VERSION = "n1", "127.0.0.1", "1.21.0"
 CHAIN_KINDS = ("service-router", "service-splitter", "service-resolver", "service-defaults")
 _INDEXES = ("CreateIndex", "ModifyIndex")
+_OF_GATEWAY = "consul-virtual:"  # and the name of a service behind it
 
 
 class Catalog:
@@ -60,9 +61,7 @@ class Catalog:
         }
         if held is not None and _same(held, row):
             return
-        names = [
-            self._service_topics(service) for (node, _), service in tables.services.items() if node == name.lower()
-        ]
+        names = [self._service_topics(service) for _, service in tables.services.of("node", name.lower())]
         index = self._state.touch(("nodes",), ("node", name.lower()), *(topic for topics in names for topic in topics))
         tables.nodes[name.lower()] = _indexed(row, held, index)
 
@@ -79,14 +78,7 @@ class Catalog:
             topics.append(("services",))
         index = self._state.touch(*dict.fromkeys((*topics, ("node", node.lower()), ("gateways",))))
         tables.services[key] = _indexed(row, held, index)
-        if held is not None and (held["Service"] != row["Service"] or held["Tags"] != row["Tags"]):
-            self._rename_checks(node, row)
         return True
-
-    def _rename_checks(self, node: str, row: Json) -> None:
-        for (at, _), check in self._state.tables.checks.items():
-            if at == node.lower() and check["ServiceID"] == row["ID"]:
-                check["ServiceName"], check["ServiceTags"] = row["Service"], row["Tags"]
 
     def put_check(self, node: str, row: Json) -> bool:
         """Register a check row. Return whether something changed."""
@@ -102,14 +94,12 @@ class Catalog:
         """Forget a service and its checks."""
         tables = self._state.tables
         row = tables.services.pop((node.lower(), service_id), None)
-        for key in [
-            key for key, check in tables.checks.items() if key[0] == node.lower() and check["ServiceID"] == service_id
-        ]:
+        for key, _ in tables.checks.of("service", node.lower(), service_id):
             del tables.checks[key]
         if row is not None:
             topics = self._service_topics(row)
-            for name in self._served(row):
-                self.release_virtual_ip(name)
+            if not tables.services.any_of("name", row["Service"].lower()) and not self._has_entry(row["Service"]):
+                tables.virtual_ips.release(row["Service"])
             self._state.touch(*topics, ("services",), ("extinct",), ("node", node.lower()), ("gateways",), ("checks",))
 
     def drop_check(self, node: str, check_id: str) -> None:
@@ -121,20 +111,23 @@ class Catalog:
     def drop_node(self, node: str) -> None:
         """Forget a node with everything on it."""
         tables = self._state.tables
-        for name, service_id in [key for key in tables.services if key[0] == node.lower()]:
+        for (name, service_id), _ in tables.services.of("node", node.lower()):
             self.drop_service(name, service_id)
-        for key in [key for key in tables.checks if key[0] == node.lower()]:
+        for key, _ in tables.checks.of("node", node.lower()):
             del tables.checks[key]
         if tables.nodes.pop(node.lower(), None) is not None:
             self._state.touch(("nodes",), ("node", node.lower()), ("checks",))
 
     def _check_topics(self, node: str, row: Mapping[str, Any]) -> Iterable[Topic]:
-        tables = self._state.tables
-        of_node = not row["ServiceID"]
+        services = self._state.tables.services
         topics: list[Topic] = [("checks",), ("checks", str(row["ServiceName"]).lower()), ("node checks", node.lower())]
-        for (at, service_id), service in tables.services.items():
-            if at == node.lower() and (of_node or service_id == row["ServiceID"]):
-                topics += self._service_topics(service)
+        if row["ServiceID"]:
+            own = services.get((node.lower(), row["ServiceID"]))
+            concerned = [own] if own is not None else []
+        else:
+            concerned = [service for _, service in services.of("node", node.lower())]
+        for service in concerned:
+            topics += self._service_topics(service)
         return dict.fromkeys(topics)
 
     def _service_topics(self, row: Mapping[str, Any]) -> list[Topic]:
@@ -150,32 +143,28 @@ class Catalog:
         if row["Connect"].get("Native"):
             return [row["Service"]]
         if kind == "terminating-gateway":
-            return [link["Service"]["Name"] for link in self._linked(row["Service"])]
+            return self._linked(row["Service"])
         return []
 
-    def _linked(self, gateway: str) -> list[Json]:
+    def _linked(self, gateway: str) -> list[str]:
         from lictor.dev.consul.gateways import gateway_services  # noqa: PLC0415 - gateways look at the catalog
 
-        return gateway_services(self._state, gateway)
+        return [link["Service"]["Name"] for link in gateway_services(self._state, gateway)]
 
     # --- virtual addresses ---
 
     def virtual_ip(self, service: str) -> str:
         """Return the address that stands for a service, given at its first need."""
-        held = self._state.tables.virtual_ips
-        if service.lower() not in held:
-            taken, number = set(held.values()), 1
-            while _virtual(number) in taken:
-                number += 1
-            held[service.lower()] = _virtual(number)
-        return held[service.lower()]
+        return self._state.tables.virtual_ips.of(service)
 
     def release_virtual_ip(self, service: str) -> None:
         """Give an address back when no entry and no instance in the mesh needs it any more."""
+        if not self._has_entry(service) and not self.in_mesh(service):
+            self._state.tables.virtual_ips.release(service)
+
+    def _has_entry(self, service: str) -> bool:
         entries = self._state.tables.entries
-        named = any(entries.get(kind, service) is not None for kind in CHAIN_KINDS)
-        if not named and not self.in_mesh(service):
-            self._state.tables.virtual_ips.pop(service.lower(), None)
+        return any(entries.get(kind, service) is not None for kind in CHAIN_KINDS)
 
     def _with_virtual_addresses(self, row: Json) -> Json:
         port = row["Port"]
@@ -185,9 +174,21 @@ class Catalog:
             added["consul-virtual"] = {"Address": address, "Port": port}
         elif row["Connect"].get("Native"):
             added["consul-virtual"] = {"Address": self.virtual_ip(row["Service"]), "Port": port}
-        if not added:
+        elif row.get("Kind") == "terminating-gateway":
+            entry = self._state.tables.entries.get("terminating-gateway", row["Service"]) or {}
+            names = [service["Name"] for service in entry.get("Services") or ()]
+            added = {f"{_OF_GATEWAY}{name}": {"Address": self.virtual_ip(name), "Port": 0} for name in names}
+        given = row.get("TaggedAddresses") or {}
+        kept = {name: address for name, address in given.items() if not name.startswith(_OF_GATEWAY)}
+        if not added and kept == given:
             return row
-        return {**row, "TaggedAddresses": {**(row.get("TaggedAddresses") or {}), **added}}
+        return {**row, "TaggedAddresses": {**kept, **added}}
+
+    def retag_gateway(self, gateway: str) -> None:
+        """Give the instances of a terminating gateway the virtual addresses of the services that it serves now."""
+        for node, row in self.named(gateway):
+            if row.get("Kind") == "terminating-gateway":
+                self.put_service(node, row)
 
     # --- views ---
 
@@ -201,29 +202,20 @@ class Catalog:
 
     def services_of(self, node: str) -> list[Json]:
         """Return the services of a node by ID."""
-        rows = self._state.tables.services.items()
-        return [row for (at, _), row in sorted(rows, key=lambda item: item[0]) if at == node.lower()]
+        return [row for _, row in self._state.tables.services.of("node", node.lower())]
 
     def named(self, service: str) -> list[tuple[str, Json]]:
         """Return the instances with this name: node and row, by node and ID."""
-        rows = sorted(self._state.tables.services.items(), key=lambda item: item[0])
-        return [(node, row) for (node, _), row in rows if row["Service"].lower() == service.lower()]
+        return [(node, row) for (node, _), row in self._state.tables.services.of("name", service.lower())]
 
     def in_mesh(self, service: str) -> list[tuple[str, Json]]:
         """Return the rows by which callers in the mesh reach a service: proxies, native ones, terminating gateways."""
-        rows = sorted(self._state.tables.services.items(), key=lambda item: item[0])
-        wanted = service.lower()
-        direct = [
-            (node, row)
-            for (node, _), row in rows
-            if row.get("Kind") != "terminating-gateway" and wanted in {name.lower() for name in self._served(row)}
-        ]
-        gateways = [
-            (node, row)
-            for (node, _), row in rows
-            if row.get("Kind") == "terminating-gateway" and wanted in {name.lower() for name in self._served(row)}
-        ]
-        return direct + gateways
+        services, wanted = self._state.tables.services, service.lower()
+        direct = [(node, row) for (node, _), row in services.of("to", wanted)]
+        gateways = [(node, row) for (node, _), row in services.of("kind", "terminating-gateway")]
+        serving = {row["Service"] for _, row in gateways}
+        serving = {gateway for gateway in serving if wanted in {name.lower() for name in self._linked(gateway)}}
+        return direct + [(node, row) for node, row in gateways if row["Service"] in serving]
 
     def health_row(self, node: str, service: Json) -> Json:
         """Return a row of a health query: the node, the service, its checks and its node's."""
@@ -235,17 +227,21 @@ class Catalog:
 
     def checks_of(self, node: str, service: Mapping[str, Any]) -> list[Json]:
         """Return the node's checks and the service's own."""
-        rows = sorted(self._state.tables.checks.items(), key=lambda item: item[0])
-        own = [row for (at, _), row in rows if at == node.lower() and row["ServiceID"] == service["ID"]]
-        return [row for (at, _), row in rows if at == node.lower() and not row["ServiceID"]] + own
+        checks = self._state.tables.checks
+        both = (checks.of("service", node.lower(), name) for name in ("", service["ID"]))
+        return [row for rows in both for _, row in rows]
+
+    def checks_on(self, node: str) -> list[Json]:
+        """Return the checks of a node and of its services."""
+        return [row for _, row in self._state.tables.checks.of("node", node.lower())]
+
+    def checks_named(self, service: str) -> list[Json]:
+        """Return the checks of a service by its name."""
+        return [row for _, row in self._state.tables.checks.of("name", service.lower())]
 
     def checks(self) -> list[Json]:
         """Return every check by node and ID."""
         return [row for _, row in sorted(self._state.tables.checks.items(), key=lambda item: item[0])]
-
-
-def _virtual(number: int) -> str:
-    return f"240.0.{number >> 8 & 255}.{number & 255}"
 
 
 def _same(held: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
@@ -324,7 +320,7 @@ def proxy_row(proxy: Mapping[str, Any], *, of_catalog: bool) -> Json:
         row["Upstreams"] = [_upstream_row(upstream, of_catalog=of_catalog) for upstream in proxy["Upstreams"]]
     mode = (proxy.get("MeshGateway") or {}).get("Mode")
     row["MeshGateway"] = {"Mode": mode} if mode else {}
-    row["Expose"] = {key: value for key, value in (proxy.get("Expose") or {}).items() if value}
+    row["Expose"] = _exposed(proxy.get("Expose") or {}, of_catalog=of_catalog)
     if any((proxy.get("TransparentProxy") or {}).values()):
         row["TransparentProxy"] = {key: value for key, value in proxy["TransparentProxy"].items() if value}
     for name in ("EnvoyExtensions", "MutualTLSMode", "AccessLogs"):
@@ -333,8 +329,16 @@ def proxy_row(proxy: Mapping[str, Any], *, of_catalog: bool) -> Json:
     return row
 
 
+def _exposed(expose: Mapping[str, Any], *, of_catalog: bool) -> Json:
+    row = {key: value for key, value in expose.items() if value}
+    if row.get("Paths"):
+        paths = [{key: value for key, value in path.items() if value} for path in row["Paths"]]
+        row["Paths"] = paths if of_catalog else [{"ParsedFromCheck": False, **path} for path in paths]
+    return row
+
+
 def _upstream_row(upstream: Mapping[str, Any], *, of_catalog: bool) -> Json:
-    row: Json = {"DestinationType": upstream.get("DestinationType") or "service"}
+    row: Json = {"DestinationType": upstream.get("DestinationType") or ""}
     names = ("DestinationNamespace", "DestinationPartition", "DestinationPeer", "DestinationName", "Datacenter")
     for name in (*names, "LocalBindAddress", "LocalBindPort", "LocalBindSocketPath", "LocalBindSocketMode", "Config"):
         if upstream.get(name) or (of_catalog and name == "Datacenter"):

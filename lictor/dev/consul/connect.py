@@ -17,13 +17,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from lictor.dev.consul.catalog import DATACENTER
-from lictor.dev.consul.state import Json, State
+from lictor.dev.consul.ca_config import KeySettings, leaf_seconds
+from lictor.dev.consul.state import DATACENTER, Json, State
 from lictor.dev.consul.vault_ca import VaultCa
 
 DEFAULT_CONFIG = {"IntermediateCertTTL": "8760h", "LeafCertTTL": "72h", "RootCertTTL": "87600h"}
-ROOT_LIFE, LEAF_LIFE = timedelta(days=3650), timedelta(hours=72)
+ROOT_LIFE = timedelta(days=3650)
 BACKDATED = timedelta(minutes=1)
+FIRST_SERIAL = 7
 RENEW_AT = (0.6, 0.9)  # of a leaf's life; the agent picks a point between
 
 
@@ -57,8 +58,8 @@ class Connect:
     def __init__(self, state: State, cluster_id: str = "") -> None:
         self._state = state
         self.cluster_id = cluster_id or str(uuid.uuid4())
-        self.provider: Provider = BuiltIn(self)
         self.old_roots: list[Json] = []
+        self.provider: Provider = BuiltIn(self)
         self.leaves: dict[str, Leaf] = {}
         self.config_indexes = (5, state.touch(("roots",)))
 
@@ -143,13 +144,15 @@ class BuiltIn:
 
     def __init__(self, connect: Connect, kept: Mapping[str, Any] | None = None, config: Json | None = None) -> None:
         self.config: Json = dict(config if config is not None else DEFAULT_CONFIG)
-        self._serial = 7
+        self._serial = FIRST_SERIAL + len(connect.old_roots)
         if kept:
-            self._key = serialization.load_pem_private_key(kept["key"].encode(), None)
+            self._key: Any = serialization.load_pem_private_key(kept["key"].encode(), None)
             self._root = x509.load_pem_x509_certificate(kept["root"].encode())
         else:
-            self._key = ec.generate_private_key(ec.SECP256R1())
-            self._root = self._make_root(connect)
+            settings = KeySettings.of(self.config)
+            self._key = settings.key()
+            given = settings.certificate.encode()
+            self._root = x509.load_pem_x509_certificate(given) if given else self._make_root(connect)
         self.roots = [root_row(_pem(self._root), connect.cluster_id, self._serial)]
 
     def kept(self) -> Json:
@@ -167,21 +170,21 @@ class BuiltIn:
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
-            .public_key(public)  # type: ignore[arg-type]  # an EC key
+            .public_key(public)
             .serial_number(self._serial)
             .not_valid_before(now)
             .not_valid_after(now + ROOT_LIFE)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_usage(ca=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)  # type: ignore[arg-type]
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .add_extension(x509.SubjectAlternativeName([uri]), critical=False)
         )
-        return builder.sign(self._key, hashes.SHA256())  # type: ignore[arg-type]
+        return builder.sign(self._key, hashes.SHA256())
 
     async def sign(self, csr: x509.CertificateSigningRequest, uri: str) -> str:
         """Return a leaf for a request."""
         now = datetime.now(UTC)
-        own = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())  # type: ignore[arg-type]
+        own = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))
@@ -189,7 +192,7 @@ class BuiltIn:
             .public_key(csr.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - BACKDATED)
-            .not_valid_after(now - BACKDATED + leaf_life(self.config))
+            .not_valid_after(now - BACKDATED + timedelta(seconds=leaf_seconds(self.config)))
             .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=True)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(ca=False), critical=True)
@@ -200,15 +203,7 @@ class BuiltIn:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(csr.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own), critical=False)
         )
-        return _pem(builder.sign(self._key, hashes.SHA256()))  # type: ignore[arg-type]
-
-
-def leaf_life(config: Mapping[str, Any]) -> timedelta:
-    """Return how long leaves live by a CA configuration."""
-    from policies.durations import parse_duration  # noqa: PLC0415 - the name is used once
-
-    text = config.get("LeafCertTTL")
-    return timedelta(seconds=parse_duration(text, "LeafCertTTL")) if text else LEAF_LIFE
+        return _pem(builder.sign(self._key, hashes.SHA256()))
 
 
 def root_row(pem: str, cluster_id: str, serial: int | None = None) -> Json:

@@ -1,7 +1,6 @@
-"""Service and check definitions as they are registered: decoding with Consul's spellings, and what Consul refuses.
+"""Service and check definitions as they are registered: what Consul refuses of them.
 
-Keys match in any case; a few have a snake_case spelling besides; unknown keys are refused. Source: Consul's HTTP API,
-`PUT /v1/agent/service/register`, `PUT /v1/agent/check/register`.
+Source: Consul's HTTP API, `PUT /v1/agent/service/register`, `PUT /v1/agent/check/register`.
 """
 
 from __future__ import annotations
@@ -11,206 +10,16 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lictor.dev.consul.shapes import SERVICE
 from lictor.dev.consul.web import Refused
-from policies.durations import parse_duration
-from policies.errors import EntryError
 
 Json = dict[str, Any]
+SCRIPTS_DISABLED = (
+    "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true"
+)
 STATES = ("passing", "warning", "critical")
 GATEWAYS = frozenset({"mesh-gateway", "terminating-gateway", "ingress-gateway", "api-gateway"})
 MOST_META, LONGEST_KEY, LONGEST_VALUE, MOST_WEIGHT = 64, 128, 512, 65535
-
-_TEXT, _INTEGER, _FLAG, _FREE, _DURATION = "string", "int", "bool", "any", "duration"
-_STRINGS, _META = ["string"], {"": "string"}
-Shape = Any  # a word above, [shape of the elements], {"": shape of the values}, or {field: shape}
-
-_MESH_GATEWAY = {"Mode": _TEXT}
-_EXPOSE = {
-    "Checks": _FLAG,
-    "Paths": [
-        {
-            "ListenerPort": _INTEGER,
-            "Path": _TEXT,
-            "LocalPathPort": _INTEGER,
-            "Protocol": _TEXT,
-            "ParsedFromCheck": _FLAG,
-        }
-    ],
-}
-UPSTREAM = {
-    "DestinationType": _TEXT,
-    "DestinationNamespace": _TEXT,
-    "DestinationPartition": _TEXT,
-    "DestinationPeer": _TEXT,
-    "DestinationName": _TEXT,
-    "Datacenter": _TEXT,
-    "LocalBindAddress": _TEXT,
-    "LocalBindPort": _INTEGER,
-    "LocalBindSocketPath": _TEXT,
-    "LocalBindSocketMode": _TEXT,
-    "Config": _FREE,
-    "MeshGateway": _MESH_GATEWAY,
-    "CentrallyConfigured": _FLAG,
-}
-PROXY = {
-    "DestinationServiceName": _TEXT,
-    "DestinationServiceID": _TEXT,
-    "LocalServiceAddress": _TEXT,
-    "LocalServicePort": _INTEGER,
-    "LocalServiceSocketPath": _TEXT,
-    "Mode": _TEXT,
-    "Config": _FREE,
-    "Upstreams": [UPSTREAM],
-    "EnvoyExtensions": _FREE,
-    "MeshGateway": _MESH_GATEWAY,
-    "Expose": _EXPOSE,
-    "TransparentProxy": {"OutboundListenerPort": _INTEGER, "DialedDirectly": _FLAG},
-    "MutualTLSMode": _TEXT,
-    "AccessLogs": _FREE,
-}
-CHECK = {
-    "CheckID": _TEXT,
-    "Name": _TEXT,
-    "Status": _TEXT,
-    "Notes": _TEXT,
-    "ScriptArgs": _STRINGS,
-    "HTTP": _TEXT,
-    "H2PING": _TEXT,
-    "H2PingUseTLS": _FLAG,
-    "Header": {"": _STRINGS},
-    "Method": _TEXT,
-    "Body": _TEXT,
-    "DisableRedirects": _FLAG,
-    "TCP": _TEXT,
-    "TCPUseTLS": _FLAG,
-    "UDP": _TEXT,
-    "Interval": _DURATION,
-    "AliasNode": _TEXT,
-    "AliasService": _TEXT,
-    "DockerContainerID": _TEXT,
-    "Shell": _TEXT,
-    "GRPC": _TEXT,
-    "GRPCUseTLS": _FLAG,
-    "OSService": _TEXT,
-    "TLSServerName": _TEXT,
-    "TLSSkipVerify": _FLAG,
-    "Timeout": _DURATION,
-    "TTL": _DURATION,
-    "SuccessBeforePassing": _INTEGER,
-    "FailuresBeforeWarning": _INTEGER,
-    "FailuresBeforeCritical": _INTEGER,
-    "ProxyHTTP": _TEXT,
-    "ProxyGRPC": _TEXT,
-    "DeregisterCriticalServiceAfter": _DURATION,
-    "OutputMaxSize": _INTEGER,
-}
-_ADDRESSES = {"": {"Address": _TEXT, "Port": _INTEGER}}
-_ENTERPRISE = {"Namespace": _TEXT, "Partition": _TEXT}
-SERVICE: Shape = {
-    "Kind": _TEXT,
-    "ID": _TEXT,
-    "Name": _TEXT,
-    "Tags": _STRINGS,
-    "Address": _TEXT,
-    "TaggedAddresses": _ADDRESSES,
-    "Meta": _META,
-    "Port": _INTEGER,
-    "SocketPath": _TEXT,
-    "Check": CHECK,
-    "Checks": [CHECK],
-    "Weights": {"Passing": _INTEGER, "Warning": _INTEGER},
-    "Token": _TEXT,
-    "EnableTagOverride": _FLAG,
-    "Locality": {"Region": _TEXT, "Zone": _TEXT},
-    "Proxy": PROXY,
-}
-SERVICE["Connect"] = {"Native": _FLAG, "SidecarService": SERVICE}
-CHECK_ALONE: Shape = {**CHECK, "ID": _TEXT, "ServiceID": _TEXT, "Token": _TEXT, **_ENTERPRISE}
-NODE_SERVICE: Shape = {
-    **{name: SERVICE[name] for name in ("Kind", "ID", "Tags", "Address", "TaggedAddresses", "Meta", "Port")},
-    **{name: SERVICE[name] for name in ("SocketPath", "Weights", "EnableTagOverride", "Locality", "Proxy")},
-    "Service": _TEXT,
-    "Connect": {"Native": _FLAG, "SidecarService": SERVICE},
-    "PeerName": _TEXT,
-    "RaftIndex": _FREE,
-}
-_SNAKE = frozenset(
-    {
-        "enable_tag_override", "tagged_addresses", "script_args", "deregister_critical_service_after",
-        "docker_container_id", "tls_server_name", "tls_skip_verify", "tcp_use_tls", "grpc_use_tls", "service_id",
-        "disable_redirects", "destination_service_name", "destination_service_id", "local_service_address",
-        "local_service_port", "local_service_socket_path", "mesh_gateway", "transparent_proxy", "access_logs",
-        "destination_type", "destination_partition", "destination_namespace", "destination_peer", "destination_name",
-        "local_bind_address", "local_bind_port", "local_bind_socket_path", "local_bind_socket_mode", "listener_port",
-        "local_path_port", "parsed_from_check", "sidecar_service",
-    }
-)  # fmt: skip
-
-
-def decode(raw: Any, shape: Shape, *, snake: bool = True) -> Any:
-    """Return a value with the canonical spelling of its keys. Raise Refused (400) as Consul's decoder."""
-    try:
-        return _decode(raw, shape, snake=snake)
-    except ValueError as error:
-        raise Refused(400, f"Request decode failed: {error}") from error
-
-
-def _decode(raw: Any, shape: Shape, *, snake: bool) -> Any:
-    if raw is None or shape == _FREE:
-        return raw
-    if isinstance(shape, list):
-        if not isinstance(raw, list):
-            raise _mismatch(raw, "[]" + _go_name(shape[0]))
-        return [_decode(element, shape[0], snake=snake) for element in raw]
-    if isinstance(shape, dict):
-        if not isinstance(raw, dict):
-            raise _mismatch(raw, "structs")
-        if "" in shape:
-            return {key: _decode(value, shape[""], snake=snake) for key, value in raw.items()}
-        return _decode_struct(raw, shape, snake=snake)
-    return _decode_scalar(raw, shape)
-
-
-def _decode_struct(raw: Mapping[str, Any], shape: Mapping[str, Shape], *, snake: bool) -> Json:
-    spelled = {name.lower(): name for name in shape}
-    found: Json = {}
-    for key, value in raw.items():
-        name = spelled.get(key.lower())
-        if name is None and snake and key.lower() in _SNAKE:
-            name = spelled.get(key.replace("_", "").lower())
-        if name is None:
-            if shape.keys() == {"Native", "SidecarService"}:
-                continue  # Consul drops what it does not know here
-            message = f'json: unknown field "{key}"'
-            raise ValueError(message)
-        found[name] = _decode(value, shape[name], snake=snake)
-    return found
-
-
-def _decode_scalar(raw: Any, shape: str) -> Any:
-    if shape == _DURATION:
-        try:
-            return parse_duration(raw, "duration")
-        except EntryError as error:
-            message = f'time: invalid duration "{raw}"'
-            raise ValueError(message) from error
-    good = {
-        _TEXT: isinstance(raw, str),
-        _FLAG: isinstance(raw, bool),
-        _INTEGER: isinstance(raw, int) and not isinstance(raw, bool),
-    }
-    if not good[shape]:
-        raise _mismatch(raw, shape)
-    return raw
-
-
-def _mismatch(raw: Any, wanted: str) -> ValueError:
-    kinds = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
-    return ValueError(f"json: cannot unmarshal {kinds.get(type(raw), 'value')} into Go value of type {wanted}")
-
-
-def _go_name(shape: Shape) -> str:
-    return shape if isinstance(shape, str) else "structs"
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------
@@ -225,15 +34,21 @@ def collected(errors: list[str]) -> str:
 def check_meta(meta: Mapping[str, str], what: str) -> None:
     """Refuse metadata that Consul does not keep. `what` is `Service` or `Node`."""
     prefix = f"Invalid {what} Meta: " if what == "Service" else ""
+    if wrong := wrong_meta(meta):
+        raise Refused(400, f"{prefix}{wrong}")
+
+
+def wrong_meta(meta: Mapping[str, str]) -> str:
+    """Return why Consul does not keep this metadata, or ""."""
     if len(meta) > MOST_META:
-        raise Refused(400, f"{prefix}Node metadata cannot contain more than {MOST_META} key/value pairs")
+        return f"Node metadata cannot contain more than {MOST_META} key/value pairs"
     for key, value in meta.items():
-        wrong = _wrong_meta(key, value)
-        if wrong:
-            raise Refused(400, f"{prefix}Couldn't load metadata pair ('{key}', '{value}'): {wrong}")
+        if wrong := _wrong_pair(key, value):
+            return f"Couldn't load metadata pair ('{key}', '{value}'): {wrong}"
+    return ""
 
 
-def _wrong_meta(key: str, value: str) -> str:
+def _wrong_pair(key: str, value: str) -> str:
     if not key:
         return "Key cannot be blank"
     if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
@@ -285,6 +100,9 @@ def service_errors(service: Mapping[str, Any], *, of_agent: bool = False) -> lis
             errors.append("A SidecarService cannot have a nested SidecarService")
     if connect.get("Native") and not service.get("Port") and not service.get("SocketPath"):
         errors.append("Port or SocketPath must be set for a Connect native service.")
+    locality = service.get("Locality") or {}
+    if not of_agent and locality.get("Zone") and not locality.get("Region"):
+        errors.append("zone cannot be set without region")
     return errors
 
 
@@ -402,6 +220,8 @@ def check_error(check: Mapping[str, Any]) -> str:
         return "TTL must be not be set for Alias checks"
     if not probing and not alias and ttl <= 0:
         return "TTL must be > 0 for TTL checks"
+    if check.get("ScriptArgs"):
+        raise Refused(500, SCRIPTS_DISABLED)
     if (check.get("OutputMaxSize") or 0) < 0:
         return "MaxOutputMaxSize must be positive"
     if (check.get("FailuresBeforeWarning") or 0) > (check.get("FailuresBeforeCritical") or 0):
@@ -418,3 +238,6 @@ def check_types(definition: Mapping[str, Any]) -> list[Json]:
         if check.get("Status") and check["Status"] not in STATES:
             raise Refused(400, "Status for checks must 'passing', 'warning', 'critical'")
     return checks
+
+
+__all__ = ["GATEWAYS", "SERVICE", "STATES", "check_types", "collected", "service_errors"]

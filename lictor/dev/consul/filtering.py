@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
 from aiohttp import web
 
 from lictor.dev.consul.web import Refused
+from policies.entries.filter_syntax import syntax_error
 from policies.errors import FilterError
 from policies.filters import CHECK, ROW, Kind, parse_filter
 
@@ -49,14 +51,44 @@ DEFAULTS: Shape = {
 __all__ = ["CATALOG", "CHECK", "DEFAULTS", "INTENTION", "NODE", "ROW", "SERVICE", "filtered"]
 
 
-def filtered(request: web.Request, rows: list[Any], shape: Shape = ROW, *, bare: bool = False) -> list[Any]:
-    """Return the rows that pass `?filter=`. Raise Refused (500) for one that cannot be asked of them."""
+_PREFIX = "Failed to create boolean expression evaluator: "
+_SELECTOR = re.compile(r"Selector '(?P<selector>.*)' is not valid")
+_OPERATION = re.compile(r"'(?P<operator>[a-z=!]+(?: [a-z]+){0,2})' on (?P<selector>\S+): ('(?P<value>.*)' is)?")
+_OPERATORS = {"==": "Equal", "!=": "Not Equal", "in": "In", "not in": "Not In", "matches": "Matches"}
+_OPERATORS |= {"not matches": "Not Matches", "is empty": "Is Empty", "is not empty": "Is Not Empty"}
+
+
+def filtered(
+    request: web.Request, rows: list[Any], shape: Shape = ROW, *, bare: bool = False, indexed: bool = False
+) -> list[Any]:
+    """Return the rows that pass `?filter=`. Raise Refused (500) for one that cannot be asked of them.
+
+    `bare`: where there are no rows, or the syntax is good, the error has no prefix. `indexed`: it has a read's headers.
+    """
     text = request.query.get("filter", "")
     if not text:
+        return rows
+    if wrong := syntax_error(text):
+        raise Refused(500, f"{_PREFIX}{wrong}", indexed=indexed)
+    if bare and not rows:
         return rows
     try:
         test = parse_filter(text, shape)
     except FilterError as error:
-        prefix = "" if bare and "is not valid" in str(error) else "Failed to create boolean expression evaluator: "
-        raise Refused(500, f"{prefix}{error}") from error
+        raise Refused(500, ("" if bare else _PREFIX) + _in_consuls_words(str(error)), indexed=indexed) from error
     return [row for row in rows if test.matches(row)]
+
+
+def _in_consuls_words(said: str) -> str:
+    """Return what the filter parser found about selectors and types as Consul tells it."""
+    if found := _SELECTOR.search(said):
+        return f'Selector "{found["selector"]}" is not valid'
+    found = _OPERATION.search(said)
+    if found is None:
+        return said
+    selector, value = found["selector"], found["value"]
+    if value is None:
+        return f'Invalid match operator "{_OPERATORS[found["operator"]]}" for selector "{selector}"'
+    parse = "Bool" if "neither true" in said else "Int"
+    why = f'strconv.Parse{parse}: parsing "{value}": invalid syntax'
+    return f'Failed to coerce value "{value}" for selector "{selector}": {why}'

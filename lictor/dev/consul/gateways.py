@@ -26,6 +26,7 @@ def gateway_services(state: State, gateway: str) -> list[Json]:
 
 
 def _ingress_rows(state: State, entry: Mapping[str, Any]) -> Iterable[Json]:
+    plain = set(state.tables.services.names("plain"))
     for listener in entry.get("Listeners") or ():
         protocol = listener.get("Protocol") or "tcp"
         named = [service["Name"] for service in listener.get("Services") or ()]
@@ -34,7 +35,7 @@ def _ingress_rows(state: State, entry: Mapping[str, Any]) -> Iterable[Json]:
                 yield _row(state, entry, "ingress-gateway", service["Name"], service, listener, protocol)
                 continue
             for name in mesh_services(state):
-                if name in _plain_services(state) and name not in named and service_protocol(state, name) == protocol:
+                if name in plain and name not in named and service_protocol(state, name) == protocol:
                     wild = {**service, "FromWildcard": True}
                     yield _row(state, entry, "ingress-gateway", name, wild, listener, protocol)
 
@@ -74,34 +75,21 @@ def _row(
     if kind == "terminating-gateway" and not service.get("DisableAutoHostRewrite"):
         row["AutoHostRewrite"] = True
     index = state.tables.entry_indexes.get((kind, entry["Name"].lower()), (1, 1))[1]
+    since = index if service.get("FromWildcard") else 0  # a wildcard's row has the kind of what came after the entry
+    instances = state.tables.services.of("name", name.lower())
+    if any(instance["CreateIndex"] > since for _, instance in instances):
+        row["ServiceKind"] = "service"
     return {**row, "CreateIndex": index, "ModifyIndex": index}
 
 
 def mesh_services(state: State) -> list[str]:
     """Return the services with an instance in the mesh."""
-    names = set()
-    for row in state.tables.services.values():
-        if row.get("Kind") == "connect-proxy":
-            names.add(row["Proxy"].get("DestinationServiceName", ""))
-        elif row["Connect"].get("Native"):
-            names.add(row["Service"])
-    return sorted(names - {""})
-
-
-def _plain_services(state: State) -> set[str]:
-    return {row["Service"] for row in state.tables.services.values() if not row.get("Kind")}
+    return state.tables.services.names("destination")
 
 
 def outside_services(state: State) -> list[str]:
     """Return the typical services with an instance that no proxy stands for."""
-    return sorted(
-        {
-            row["Service"]
-            for row in state.tables.services.values()
-            if not row.get("Kind") and not row["Connect"].get("Native") and row["Service"] != "consul"
-        }
-        - set(mesh_services(state))
-    )
+    return sorted(set(state.tables.services.names("outside")) - {"consul", *mesh_services(state)})
 
 
 def service_protocol(state: State, name: str) -> str:

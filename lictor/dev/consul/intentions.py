@@ -8,13 +8,32 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from lictor.dev.consul.decoding import FLAG, INTEGER, TEXT, Own
 from lictor.dev.consul.state import Json, State
 from lictor.dev.consul.web import Refused
 from policies.intentions import Action, Decision, parse_intentions
 
 KIND = "service-intentions"
+_TEXTS = ("ID", "Description", "SourceNS", "SourceName", "SourcePartition", "SourcePeer", "SourceSamenessGroup")
+_JWT = {"Providers": [{"Name": TEXT, "VerifyClaims": [{"Path": [TEXT], "Value": TEXT}]}]}
+_HEADER = {
+    **dict.fromkeys(("Name", "Exact", "Prefix", "Suffix", "Contains", "Regex"), TEXT),
+    **dict.fromkeys(("Present", "Invert", "IgnoreCase"), FLAG),
+}
+_HTTP = {"PathExact": TEXT, "PathPrefix": TEXT, "PathRegex": TEXT, "Header": [_HEADER], "Methods": [TEXT]}
+SHAPE = Own(
+    {
+        **dict.fromkeys((*_TEXTS, "DestinationNS", "DestinationPartition", "DestinationName", "SourceType"), TEXT),
+        **dict.fromkeys(("Action", "DefaultAddr", "CreatedAt", "UpdatedAt", "Hash"), TEXT),
+        **dict.fromkeys(("DefaultPort", "Precedence", "CreateIndex", "ModifyIndex"), INTEGER),
+        "Permissions": [{"Action": TEXT, "HTTP": _HTTP, "JWT": _JWT}],
+        "Meta": {"": TEXT},
+        "JWT": _JWT,
+    }
+)
 ENTERPRISE = "Namespaces is a Consul Enterprise feature"
 
 
@@ -77,23 +96,52 @@ def decide(state: State, source: str, destination: str, default: Action) -> Deci
     return parsed.for_source(source, default).connection
 
 
-def exact(state: State, source: str, destination: str) -> Json | None:
+def check(state: State, source: str, destination: str, *, default: bool) -> bool:
+    """Return what `GET /v1/connect/intentions/check` says. A destination is taken to the letter there."""
+    for row in matching(state, "source", source):
+        if row["DestinationName"] in {destination, "*"} and not row.get("SourcePeer"):
+            return bool(row.get("Action") == "allow")
+    return default
+
+
+def exact(state: State, source: Name, destination: str) -> Json | None:
     """Return the row with exactly these names."""
     entry = state.tables.entries.get(KIND, destination)
     if entry is None:
         return None
-    peer, _, name = source.partition("/") if source.startswith("peer:") else ("", "", source)
-    wanted = (peer.removeprefix("peer:"), name)
+    wanted = (source.peer, source.service)
     return next(
         (row for row in rows_of(state, entry) if (row.get("SourcePeer", ""), row["SourceName"]) == wanted), None
     )
 
 
-def parse_name(text: str, which: str, *, strict: bool = True, indexed: bool = False) -> str:
-    """Return the service of `name`, `default/name` or `default/default/name`. Raise Refused."""
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What a parameter says: `name`, `namespace/name`, `partition/namespace/name` or `peer:peer/name`."""
+
+    service: str
+    namespace: str = "default"
+    partition: str = "default"
+    peer: str = ""
+
+    def demand_default(self, text: str, *, indexed: bool = False) -> None:
+        """Refuse another namespace than the one that there is. `text` says where it stood, up to the namespace."""
+        if self.namespace not in {"", "default"}:
+            raise Refused(500, f'{text} "{self.namespace}": {ENTERPRISE}', indexed=indexed)
+
+
+def parse_name(text: str, which: str, *, peers: bool = False) -> Name:
+    """Return the parts of a name in the parameter `which`. Raise Refused."""
+    is_peer = text.startswith("peer:")
+    if is_peer and not peers:
+        raise Refused(500, f'{which} "{text}" is invalid: cannot specify a peer here')
     parts = text.split("/")
+    if is_peer:
+        if len(parts) < 2:  # noqa: PLR2004 - peer and name
+            raise Refused(500, f'{which} "{text}" is invalid: need to specify the service name as well')
+        namespace = parts[-2] if len(parts) > 2 else "default"  # noqa: PLR2004 - peer, namespace, name
+        return Name(parts[-1], namespace, peer=parts[0].removeprefix("peer:"))
     if len(parts) > 3:  # noqa: PLR2004 - partition, namespace, name
         raise Refused(500, f"{which} \"{text}\" is invalid: input can contain at most two '/'")
-    if len(parts) > 1 and parts[-2] != "default" and strict:
-        raise Refused(500, f'Invalid {which} namespace "{parts[-2]}": {ENTERPRISE}', indexed=indexed)
-    return parts[-1]
+    service, namespace, partition, *_ = (*reversed(parts), "default", "default")
+    return Name(service, namespace, partition)

@@ -9,24 +9,25 @@ from typing import Any
 
 from aiohttp import web
 
-from lictor.dev.consul.catalog import ADDRESS, DATACENTER, NODE, VERSION
+from lictor.dev.consul.catalog import ADDRESS, NODE, VERSION
+from lictor.dev.consul.decoding import decode
 from lictor.dev.consul.definitions import (
-    CHECK_ALONE,
-    SERVICE,
+    SCRIPTS_DISABLED,
     STATES,
     check_error,
     check_meta,
     check_types,
     check_weights,
     collected,
-    decode,
     is_any_address,
     service_errors,
 )
 from lictor.dev.consul.filtering import CHECK, filtered
 from lictor.dev.consul.filtering import SERVICE as SERVICE_SHAPE
 from lictor.dev.consul.server import AUTHORIZER, Consul
-from lictor.dev.consul.web import Refused, answer, blocking_parameters, body
+from lictor.dev.consul.shapes import CHECK_ALONE, SERVICE
+from lictor.dev.consul.state import DATACENTER
+from lictor.dev.consul.web import Refused, answer, blocking_parameters, body, check_datacenter
 
 RPC_PORT = 8300
 _WITHOUT_DEFINITION = {
@@ -125,9 +126,11 @@ class Pages:
         return answer([self._member()] if seen else [], request)
 
     async def leader(self, request: web.Request) -> web.Response:
+        check_datacenter(request, indexed=False)
         return answer("" if self._consul.state.leaderless else f"{ADDRESS}:{RPC_PORT}", request)
 
     async def peers(self, request: web.Request) -> web.Response:
+        check_datacenter(request, indexed=False)
         return answer([f"{ADDRESS}:{RPC_PORT}"], request)
 
     # --- services ---
@@ -256,28 +259,29 @@ class Pages:
             request[AUTHORIZER].demand("service", "write", service["Service"])
         else:
             request[AUTHORIZER].demand("node", "write", NODE)
-        self._agent.add_check(given.get("ID") or given.get("CheckID") or given["Name"], given, service, alone=True)
+        self._agent.checks.add(given.get("ID") or given["Name"], given, service, alone=True)
         return answer(None)
 
     async def deregister_check(self, request: web.Request) -> web.Response:
         check_id = request.match_info["id"]
         self._known_check(request, check_id)
-        self._agent.drop_check(check_id)
+        self._agent.checks.drop(check_id)
         return answer(None)
 
     async def heartbeat(self, request: web.Request) -> web.Response:
         status = {"pass": "passing", "warn": "warning", "fail": "critical"}[request.match_info["word"]]
         self._known_check(request, request.match_info["id"])
-        self._agent.update_ttl(request.match_info["id"], status, request.query.get("note", ""))
+        self._agent.checks.update_ttl(request.match_info["id"], status, request.query.get("note", ""))
         return answer(None)
 
     async def update(self, request: web.Request) -> web.Response:
         given = await body(request)
-        status = given.get("Status") if isinstance(given, dict) else None
+        given = {key.lower(): value for key, value in given.items()} if isinstance(given, dict) else {}
+        status = given.get("status")
         if status not in STATES:
             raise Refused(400, f"Invalid check status: '{status or ''}'")
         self._known_check(request, request.match_info["id"])
-        self._agent.update_ttl(request.match_info["id"], status, str(given.get("Output") or ""))
+        self._agent.checks.update_ttl(request.match_info["id"], status, str(given.get("output") or ""))
         return answer(None)
 
     def _known_check(self, request: web.Request, check_id: str) -> None:
@@ -344,7 +348,7 @@ def _health_answer(request: web.Request, reason: str, page: Any, status: int) ->
 
 def _enable(request: web.Request) -> bool:
     text = request.query.get("enable")
-    if not text:
+    if text is None:
         raise Refused(400, "Missing value for enable")
     if text in {"1", "t", "T", "TRUE", "true", "True"}:
         return True
@@ -358,4 +362,6 @@ def _sidecar_checks(sidecar: Mapping[str, Any]) -> None:
         check_types(sidecar)
     except Refused as error:
         said = error.text.replace("Invalid check:", "Invalid check in sidecar_service:")
+        if said == SCRIPTS_DISABLED:
+            said = f"error updating service registration: {said}"
         raise Refused(error.status, said) from error

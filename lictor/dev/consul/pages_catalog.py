@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from lictor.dev.consul.acl import Authorizer
-from lictor.dev.consul.catalog import DATACENTER, NODE, catalog_row, check_row, service_row
+from lictor.dev.consul.catalog import NODE, catalog_row
 from lictor.dev.consul.central import merged_proxy
-from lictor.dev.consul.definitions import NODE_SERVICE, check_meta, collected, decode, is_any_address, service_errors
 from lictor.dev.consul.filtering import CATALOG, CHECK, SERVICE, filtered
 from lictor.dev.consul.filtering import NODE as NODE_SHAPE
 from lictor.dev.consul.gateways import exposing, gateway_services
 from lictor.dev.consul.server import AUTHORIZER, Consul
-from lictor.dev.consul.state import Json, Topic
-from lictor.dev.consul.web import Read, Refused, answer, body, flag, read, visible
+from lictor.dev.consul.state import DATACENTER, Json, Topic
+from lictor.dev.consul.web import Read, Refused, answer, check_datacenter, flag, read, visible
 
 STATES = ("any", "passing", "warning", "critical", "maintenance")
-_REGISTER = {
-    "Datacenter": "string",
-    "ID": "string",
-    "Node": "string",
-    "Address": "string",
-    "TaggedAddresses": {"": "string"},
-    "NodeMeta": {"": "string"},
-    "Service": NODE_SERVICE,
-    "Check": "any",
-    "Checks": "any",
-    "SkipNodeUpdate": "bool",
-    "Locality": "any",
-    "PeerName": "string",
-    "Token": "string",
-}
-_DEREGISTER = dict.fromkeys(("Datacenter", "Node", "ServiceID", "CheckID", "PeerName", "Token"), "string")
 Row = tuple[str, Json]
+Item = TypeVar("Item")
 
 
 def routes(consul: Consul) -> list[web.RouteDef]:
@@ -57,11 +41,7 @@ def routes(consul: Consul) -> list[web.RouteDef]:
         "health/connect/{name:.*}": pages.health_connect,
         "health/ingress/{name:.*}": pages.health_ingress,
     }
-    return [
-        *(web.get(f"/v1/{path}", page, allow_head=False) for path, page in found.items()),
-        web.put("/v1/catalog/register", pages.register),
-        web.put("/v1/catalog/deregister", pages.deregister),
-    ]
+    return [web.get(f"/v1/{path}", page, allow_head=False) for path, page in found.items()]
 
 
 class Pages:
@@ -74,7 +54,10 @@ class Pages:
     # --- nodes and names ---
 
     async def datacenters(self, request: web.Request) -> web.Response:
-        return answer([DATACENTER], request)
+        response = answer([DATACENTER], request)
+        if "cached" in request.query:
+            response.headers.update({"X-Cache": "HIT", "Age": "0"})
+        return response
 
     async def nodes(self, request: web.Request) -> web.StreamResponse:
         def look() -> Read:
@@ -82,9 +65,8 @@ class Pages:
             rows = [row for row in self._catalog.nodes() if _has_meta(row["Meta"], request)]
             seen, hidden = visible(rows, lambda row: allowed("node", "read", row["Node"]))
             index = self._last(("nodes",))
-            return Read(
-                filtered(request, seen, NODE_SHAPE), (("nodes",),), index, _tell(request, hidden), consistency=True
-            )
+            data = filtered(request, _near(request, seen, lambda row: row), NODE_SHAPE, indexed=True)
+            return Read(data, (("nodes",),), index, _tell(request, hidden), consistency=True)
 
         return await self._read(request, look)
 
@@ -92,6 +74,7 @@ class Pages:
         def look() -> Read:
             allowed = request[AUTHORIZER].allows
             names: dict[str, set[str]] = {}
+            seen: list[Row] = []
             hidden = False
             for (node, _), row in self._consul.state.tables.services.items():
                 if not _has_meta((self._catalog.node(node) or {}).get("Meta"), request):
@@ -100,6 +83,13 @@ class Pages:
                 if not allowed("node", "read", name) or not allowed("service", "read", row["Service"]):
                     hidden = True
                     continue
+                seen.append((node, row))
+            if request.query.get("filter"):
+                told = [(catalog_row(self._catalog.node(node) or {}, row), row) for node, row in seen]
+                kept = filtered(request, [one for one, _ in told], CATALOG, indexed=True)
+                identities = {id(one) for one in kept}
+                seen = [("", row) for one, row in told if id(one) in identities]
+            for _, row in seen:
                 names.setdefault(row["Service"], set()).update(row["Tags"])
             data = {name: sorted(tags) for name, tags in sorted(names.items())}
             index = self._last(("services",))
@@ -119,10 +109,12 @@ class Pages:
         name = _name(request, "Missing service name")
 
         def look() -> Read:
-            rows, hidden = self._seen(request, find(name))
+            found = [pair for pair in find(name) if topic == "connect" or _tagged(pair[1], request)]
+            rows, hidden = self._seen(request, [pair for pair in found if self._on_such_node(pair, request)])
+            rows = _near(request, rows, lambda pair: self._catalog.node(pair[0]) or {})
             told = [catalog_row(self._catalog.node(node) or {}, self._merged(request, row)) for node, row in rows]
             topics: tuple[Topic, ...] = ((topic, name.lower()),)
-            data = filtered(request, told, CATALOG)
+            data = filtered(request, told, CATALOG, indexed=True)
             return Read(data, topics, self._index(topics), _tell(request, hidden), consistency=True, cached=True)
 
         return await self._read(request, look)
@@ -151,7 +143,7 @@ class Pages:
         if node is None or not allowed("node", "read", node["Node"]):
             return None
         rows = [row for row in self._catalog.services_of(name) if allowed("service", "read", row["Service"])]
-        return node, filtered(request, rows, SERVICE)
+        return node, filtered(request, rows, SERVICE, indexed=True)
 
     def _node_read(self, request: web.Request, data: Any) -> Read:
         topics: tuple[Topic, ...] = (("node", request.match_info["name"].lower()),)
@@ -195,136 +187,77 @@ class Pages:
             request[AUTHORIZER].demand("service", "read", name, bare=True)
 
         def look() -> Read:
-            found = [] if request.query.get("peer") else find(name)
-            rows, hidden = self._seen(request, [pair for pair in found if _tagged(pair[1], request)])
+            found = self._instances(request, topic, name, find)
+            rows, hidden = self._seen(request, [pair for pair in found if self._on_such_node(pair, request)])
+            rows = _near(request, rows, lambda pair: self._catalog.node(pair[0]) or {})
             told = [self._catalog.health_row(node, self._merged(request, row)) for node, row in rows]
-            told = [row for row in told if _has_meta(row["Node"]["Meta"], request)]
             if passing:
                 told = [row for row in told if all(check["Status"] == "passing" for check in row["Checks"])]
             topics: tuple[Topic, ...] = ((topic, name.lower()),) if topic != "gateways" else (("gateways",),)
             data = filtered(request, told)
-            return Read(data, topics, self._index(topics), _tell(request, hidden), consistency=True, cached=True)
+            streamed = topic != "gateways" and _streamed(request)
+            return Read(
+                data,
+                topics,
+                self._index(topics),
+                _tell(request, hidden),
+                consistency=True,
+                cached=True,
+                streamed=streamed,
+            )
 
-        return await self._read(request, look)
+        return await self._read(request, look, indexed=False)
+
+    def _instances(self, request: web.Request, topic: str, name: str, find: Callable[[str], list[Row]]) -> list[Row]:
+        """Return the rows of a health query. A tag makes Consul ask for the service itself where it asks a gateway."""
+        if request.query.get("peer"):
+            return []
+        if topic == "connect" or "tag" not in request.query:
+            return find(name)
+        return [pair for pair in self._catalog.named(name) if _tagged(pair[1], request)]
+
+    def _on_such_node(self, pair: Row, request: web.Request) -> bool:
+        return _has_meta((self._catalog.node(pair[0]) or {}).get("Meta"), request)
 
     async def health_node(self, request: web.Request) -> web.StreamResponse:
         name = _name(request, "Missing node name")
-        return await self._checks(request, lambda row: row["Node"].lower() == name.lower(), ("node", name.lower()))
+        return await self._checks(request, lambda: self._catalog.checks_on(name), ("node", name.lower()))
 
     async def health_checks(self, request: web.Request) -> web.StreamResponse:
         name = _name(request, "Missing service name")
         return await self._checks(
-            request, lambda row: row["ServiceName"].lower() == name.lower(), ("checks", name.lower()), meta=True
+            request, lambda: self._catalog.checks_named(name), ("checks", name.lower()), meta=True
         )
 
     async def health_state(self, request: web.Request) -> web.StreamResponse:
-        state = _name(request, "Missing check state")
-        return await self._checks(request, lambda row: state in {"any", row["Status"]}, ("checks",), meta=True)
+        state = _name(request, "Missing check state").lower()
+
+        def find() -> list[Json]:
+            return [row for row in self._catalog.checks() if state in {"any", row["Status"]}]
+
+        return await self._checks(request, find, ("checks",), meta=True)
 
     async def _checks(
-        self, request: web.Request, wanted: Callable[[Json], bool], topic: Topic, *, meta: bool = False
+        self, request: web.Request, find: Callable[[], list[Json]], topic: Topic, *, meta: bool = False
     ) -> web.StreamResponse:
         def look() -> Read:
-            rows = [row for row in self._catalog.checks() if wanted(row)]
+            rows = find()
             if meta:
                 rows = [row for row in rows if _has_meta((self._catalog.node(row["Node"]) or {}).get("Meta"), request)]
             seen, hidden = visible(rows, lambda row: _may_see_check(request[AUTHORIZER], row))
             topics = (topic, ("checks",)) if topic[0] == "node" else (topic,)
             index = self._last(*topics)
-            return Read(filtered(request, seen, CHECK), topics, index, _tell(request, hidden), consistency=True)
+            data = filtered(request, seen, CHECK, indexed=True)
+            return Read(data, topics, index, _tell(request, hidden), consistency=True)
 
         return await self._read(request, look)
 
-    # --- writes ---
-
-    async def register(self, request: web.Request) -> web.Response:
-        """Register what another agent, or none, looks after."""
-        given = decode(await body(request), _REGISTER, snake=False)
-        if not given.get("Node"):
-            raise Refused(500, "Must provide node")
-        if not given.get("Address") and not given.get("SkipNodeUpdate"):
-            raise Refused(500, "Must provide address if SkipNodeUpdate is not set")
-        service = given.get("Service")
-        if service is not None:
-            self._check_service(service)
-        check_meta(given.get("NodeMeta") or {}, "Node")
-        authorizer = request[AUTHORIZER]
-        authorizer.demand("node", "write", given["Node"])
-        if service is not None:
-            authorizer.demand("service", "write", service.get("Service") or "")
-        if not given.get("SkipNodeUpdate") or self._catalog.node(given["Node"]) is None:
-            self._catalog.put_node(given)
-        if service is not None:
-            self._catalog.put_service(
-                given["Node"], service_row({**service, "ID": service.get("ID") or service["Service"]})
-            )
-        for check in (given.get("Check"), *(given.get("Checks") or ())):
-            if check:
-                self._put_check(given["Node"], check)
-        return answer(True, request)
-
-    @staticmethod
-    def _check_service(service: Json) -> None:
-        service.setdefault("Service", "")
-        if not service["Service"] and service.get("ID"):
-            raise Refused(500, "Must provide service name (Service.Service) with ID")
-        if is_any_address(service.get("Address") or ""):
-            raise Refused(500, "Invalid service address")
-        errors = service_errors(service)
-        if errors:
-            raise Refused(500, collected(errors))
-
-    def _put_check(self, node: str, check: Mapping[str, Any]) -> None:
-        folded = {key.lower(): value for key, value in check.items()}
-        service_id = str(folded.get("serviceid") or "")
-        service = next((row for row in self._catalog.services_of(node) if row["ID"] == service_id), None)
-        if service_id and service is None:
-            raise Refused(500, f'failed inserting check: Missing service registration: service ID "{service_id}"')
-        row = check_row(
-            str(folded.get("node") or node),
-            str(folded.get("checkid") or folded.get("name") or ""),
-            Name=str(folded.get("name") or ""),
-            Status=str(folded.get("status") or "critical"),
-            Notes=str(folded.get("notes") or ""),
-            Output=str(folded.get("output") or ""),
-            ServiceID=service_id,
-            ServiceName=service["Service"] if service else str(folded.get("servicename") or ""),
-            ServiceTags=service["Tags"] if service else [],
-            Type=str(folded.get("type") or ""),
-            Definition=folded.get("definition") or {},
-        )
-        self._catalog.put_check(node, row)
-
-    async def deregister(self, request: web.Request) -> web.Response:
-        """Forget a node, a service or a check."""
-        given = decode(await body(request), _DEREGISTER, snake=False)
-        node = given.get("Node")
-        if not node:
-            raise Refused(500, "Must provide node")
-        self._may_forget(request, given)
-        if given.get("ServiceID"):
-            self._catalog.drop_service(node, given["ServiceID"])
-        elif given.get("CheckID"):
-            self._catalog.drop_check(node, given["CheckID"])
-        elif node.lower() != NODE:
-            self._catalog.drop_node(node)
-        return answer(True, request)
-
-    def _may_forget(self, request: web.Request, given: Mapping[str, Any]) -> None:
-        authorizer = request[AUTHORIZER]
-        if authorizer.allows("node", "write", given["Node"]):
-            return
-        rows = self._catalog.services_of(given["Node"])
-        service = next((row for row in rows if row["ID"] == given.get("ServiceID")), None)
-        if service is not None:
-            authorizer.demand("service", "write", service["Service"])
-        else:
-            authorizer.demand("node", "write", given["Node"])
-
     # --- how ---
 
-    async def _read(self, request: web.Request, look: Callable[[], Read]) -> web.StreamResponse:
-        _check_datacenter(request)
+    async def _read(
+        self, request: web.Request, look: Callable[[], Read], *, indexed: bool = True
+    ) -> web.StreamResponse:
+        check_datacenter(request, indexed=indexed)
         return await read(request, self._consul.state, look)
 
     def _seen(self, request: web.Request, rows: Iterable[Row]) -> tuple[list[Row], bool]:
@@ -354,9 +287,18 @@ class Pages:
         return self._consul.state.last(topics, self._last(("extinct",), ("nodes",)))
 
 
-def _check_datacenter(request: web.Request) -> None:
-    if request.query.get("dc", DATACENTER) not in {"", DATACENTER}:
-        raise Refused(500, "No path to datacenter", indexed=True)
+def _streamed(request: web.Request) -> bool:
+    """Return whether Consul answers from its stream of events, whose answers say less of the leader."""
+    query = request.query
+    asked = "cached" in query or query.get("index", "0") not in {"", "0"}
+    return asked and "near" not in query and "merge-central-config" not in query
+
+
+def _near(request: web.Request, rows: list[Item], node: Callable[[Item], Mapping[str, Any]]) -> list[Item]:
+    """Return rows by their distance from a node: this agent's own come first, of others none is known."""
+    if request.query.get("near", "").lower() not in {"_agent", NODE}:
+        return rows
+    return sorted(rows, key=lambda row: str(node(row).get("Node")).lower() != NODE)
 
 
 def _name(request: web.Request, missing: str) -> str:

@@ -10,14 +10,13 @@ from typing import Any
 from aiohttp import web
 
 from lictor.dev.consul.acl import Authorizer
-from lictor.dev.consul.catalog import CHAIN_KINDS, DATACENTER
+from lictor.dev.consul.catalog import CHAIN_KINDS
 from lictor.dev.consul.filtering import DEFAULTS, filtered
-from lictor.dev.consul.gateways import mesh_services
 from lictor.dev.consul.server import AUTHORIZER, Consul
-from lictor.dev.consul.state import Json, State, Topic
-from lictor.dev.consul.web import Read, Refused, answer, body, go_syntax_error, read
+from lictor.dev.consul.state import DATACENTER, Json, State, Topic
+from lictor.dev.consul.web import Read, Refused, answer, body, check_datacenter, go_syntax_error, read
 from policies.discovery import check_graph, compile_chain
-from policies.durations import parse_duration
+from policies.durations import parse_duration, parse_nanoseconds
 from policies.entries import KINDS, DecodeError, Entries, decode_entry, entry_name, normalise_entry
 from policies.errors import EntryError
 
@@ -129,6 +128,8 @@ class Pages:
             raise Refused(500, str(error)) from error
         tables.entries = after
         store_entry(self._state, kind, name)
+        if kind == "terminating-gateway":
+            self._consul.catalog.retag_gateway(name)
         if kind not in CHAIN_KINDS:
             return
         if after.get(kind, name) is not None:
@@ -158,6 +159,7 @@ class Pages:
         name = request.match_info["name"]
         if not name:
             raise Refused(400, "Missing chain name")
+        check_datacenter(request, indexed=True)
         overrides = _overrides(await _payload(request)) if request.method == "POST" else {}
         request[AUTHORIZER].demand("service", "read", name, indexed=True)
 
@@ -184,7 +186,7 @@ class Pages:
     def _virtual(self, name: str) -> Json:
         entries = self._state.tables.entries
         known = any(entries.get(kind, name) is not None for kind in CHAIN_KINDS)
-        if not known and name.lower() not in {one.lower() for one in mesh_services(self._state)}:
+        if not known and not self._state.tables.services.any_of("to", name.lower()):
             return {"AutoVirtualIPs": None, "ManualVirtualIPs": None}
         return {"AutoVirtualIPs": [self._consul.catalog.virtual_ip(name)], "ManualVirtualIPs": []}
 
@@ -273,21 +275,31 @@ def _demand_write(authorizer: Authorizer, kind: str, name: str) -> None:
 
 
 def _overrides(given: Any) -> dict[str, Any]:
-    if not isinstance(given, Mapping):
-        raise Refused(400, "Request decoding failed: the overrides are not an object")
-    folded = {key.replace("_", "").lower(): value for key, value in given.items()}
-    mode = str((folded.get("overridemeshgateway") or {}).get("Mode") or "")
+    if not isinstance(given, Mapping | None):
+        kind = "array" if isinstance(given, list) else "value"
+        said = f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
+        raise Refused(400, f"Request decoding failed: {said}")
+    folded = _folded(given)
+    mode = str(_folded(folded.get("overridemeshgateway")).get("mode") or "")
     if mode not in GATEWAY_MODES:
         raise Refused(400, "Invalid OverrideMeshGateway.Mode parameter")
-    try:
-        timeout = parse_duration(folded.get("overrideconnecttimeout"), "OverrideConnectTimeout")
-    except EntryError as error:
-        raise Refused(400, f"Request decoding failed: {error}") from error
     return {
         "override_protocol": str(folded.get("overrideprotocol") or ""),
-        "override_connect_timeout": max(0.0, timeout),
+        "override_connect_timeout": max(0.0, _timeout(folded.get("overrideconnecttimeout"))),
         "override_mesh_gateway": mode,
     }
+
+
+def _folded(given: Any) -> Json:
+    return {key.replace("_", "").lower(): value for key, value in (given or {}).items()}
+
+
+def _timeout(value: Any) -> float:
+    try:
+        return parse_nanoseconds(value) / 1e9 if isinstance(value, str) else parse_duration(value, "")
+    except EntryError as error:
+        said = f"1 error(s) decoding:\n\n* error decoding 'OverrideConnectTimeout': {error}"
+        raise Refused(400, f"Request decoding failed: {said}") from error
 
 
 __all__ = ["Pages", "body", "routes", "store_entry"]

@@ -6,14 +6,15 @@ import asyncio
 import base64
 import uuid
 from typing import Any
+from urllib.parse import urlencode
 
 from aiohttp import web
 
 from lictor.dev.consul.catalog import NODE
 from lictor.dev.consul.server import AUTHORIZER, Consul
 from lictor.dev.consul.state import Json, Topic
-from lictor.dev.consul.web import Read, Refused, answer, go_json, read, visible
-from policies.durations import parse_duration
+from lictor.dev.consul.web import Read, Refused, answer, check_datacenter, go_json, go_syntax_error, read, visible
+from policies.durations import parse_duration, parse_nanoseconds
 from policies.errors import EntryError
 
 LARGEST_VALUE = 512 * 1024
@@ -45,6 +46,7 @@ class KeyPages:
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         key, query = request.match_info["key"], request.query
+        check_datacenter(request, indexed=False)
         many = "recurse" in query or "keys" in query
         if not key and not many:
             raise Refused(400, "Missing key name")
@@ -86,6 +88,7 @@ class KeyPages:
 
     async def put(self, request: web.Request) -> web.Response:
         key, query = request.match_info["key"], request.query
+        check_datacenter(request, indexed=False)
         if not key:
             raise Refused(400, "Missing key name")
         request[AUTHORIZER].demand("key", "write", key)
@@ -99,7 +102,9 @@ class KeyPages:
         if seen is not None and seen != (held or {}).get("ModifyIndex", 0):
             return answer(False, request)
         session, lock = (held or {}).get("Session"), (held or {}).get("LockIndex", 0)
-        if query.get("acquire"):
+        if "acquire" in query:
+            if not query["acquire"]:
+                raise Refused(500, "raft apply failed: missing session")
             if query["acquire"] not in tables.sessions:
                 raise Refused(500, f'raft apply failed: invalid session "{query["acquire"]}"')
             if session not in {None, query["acquire"]}:
@@ -132,7 +137,10 @@ class KeyPages:
 
     async def delete(self, request: web.Request) -> web.Response:
         key, query = request.match_info["key"], request.query
+        check_datacenter(request, indexed=False)
         many = "recurse" in query
+        if many and "cas" in query:
+            raise Refused(400, f"Conflicting flags: {urlencode(sorted(query.items()))}\n")
         if not key and not many:
             raise Refused(400, "Missing key name")
         request[AUTHORIZER].demand("key", "write", key)
@@ -177,6 +185,7 @@ class SessionPages:
         request[AUTHORIZER].demand("session", "write", given.get("Node") or NODE)
         ttl = str(given.get("TTL") or "")
         seconds = _ttl(ttl)
+        self._check_session(given)
         behavior = given.get("Behavior") or "release"
         if behavior not in {"release", "delete"}:
             raise Refused(500, f"Invalid Behavior setting '{behavior}'")
@@ -189,13 +198,21 @@ class SessionPages:
             "LockDelay": _lock_delay(given.get("LockDelay")),
             "Behavior": behavior,
             "TTL": ttl,
-            "NodeChecks": given.get("NodeChecks") or ["serfHealth"],
+            "NodeChecks": given.get("NodeChecks") or given.get("Checks") or ["serfHealth"],
             "ServiceChecks": given.get("ServiceChecks"),
             "CreateIndex": index,
             "ModifyIndex": index,
         }
         self._arm(identifier, seconds)
         return answer({"ID": identifier}, request)
+
+    def _check_session(self, given: Json) -> None:
+        node, tables = str(given.get("Node") or NODE).lower(), self._consul.state.tables
+        if node not in tables.nodes:
+            raise Refused(500, "apply failed: Missing node registration")
+        for name in (*(given.get("Checks") or ()), *(given.get("NodeChecks") or ())):
+            if (node, name) not in tables.checks:
+                raise Refused(500, f"apply failed: Missing check '{name}' registration")
 
     def _arm(self, identifier: str, seconds: float) -> None:
         held = self._timers.pop(identifier, None)
@@ -251,6 +268,8 @@ class SessionPages:
         return await self._rows(request, lambda _: True)
 
     async def _rows(self, request: web.Request, wanted: Any) -> web.StreamResponse:
+        check_datacenter(request, indexed=True)
+
         def look() -> Read:
             allowed = request[AUTHORIZER].allows
             rows = [row for row in self._consul.state.tables.sessions.values() if wanted(row)]
@@ -270,7 +289,7 @@ async def _object(request: web.Request) -> Json:
     try:
         given = json.loads(text)
     except ValueError as error:
-        raise Refused(400, f"Request decode failed: {error}") from error
+        raise Refused(400, f"Request decode failed: {go_syntax_error(text, error)}") from error
     return given if isinstance(given, dict) else {}
 
 
@@ -285,9 +304,9 @@ def _ttl(text: str) -> float:
     if not text:
         return 0.0
     try:
-        seconds = parse_duration(text, "TTL")
+        seconds = parse_nanoseconds(text) / 1e9
     except EntryError as error:
-        raise Refused(400, f"Session TTL '{text}' invalid: {error}") from error
+        raise Refused(500, f"Session TTL '{text}' invalid: {error}") from error
     if seconds and not SHORTEST_TTL <= seconds <= LONGEST_TTL:
         nanoseconds = int(seconds * 1e9)
         raise Refused(500, f"Invalid Session TTL '{nanoseconds}', must be between [10s=24h0m0s]")
@@ -298,7 +317,7 @@ def _lock_delay(value: Any) -> int:
     if value is None:
         return LOCK_DELAY_NANOSECONDS
     try:
-        seconds = parse_duration(value, "LockDelay")
+        seconds = parse_nanoseconds(value) / 1e9 if isinstance(value, str) else parse_duration(value, "LockDelay")
     except EntryError as error:
         raise Refused(400, f"Request decode failed: {error}") from error
     return int(seconds * 1e9) if seconds >= 1e-3 or not isinstance(value, int) else int(value) * 1_000_000_000  # noqa: PLR2004

@@ -24,6 +24,13 @@ _OF_CONSUL = re.compile(
     r"|imported-services|config/.*/.*/)"
 )
 _OF_SERVERS = ("/v1/catalog/", "/v1/discovery-chain/", "/v1/connect/intentions/match", "/v1/acl/")
+_FOR_ALL_NAMESPACES = (
+    "/v1/status/",
+    "/v1/agent/self",
+    "/v1/agent/connect/ca/roots",
+    "/v1/connect/ca/",
+    "/v1/catalog/datacenters",
+)
 METHODS = ("GET", "PUT", "POST", "DELETE")
 AUTHORIZER: web.RequestKey[Authorizer] = web.RequestKey("authorizer", Authorizer)
 
@@ -90,11 +97,16 @@ def consul_app(consul: Consul) -> web.Application:
         pages_catalog,
         pages_config,
         pages_connect,
+        pages_intentions,
         pages_keys,
+        pages_legacy,
+        pages_register,
     )
 
     app = web.Application(middlewares=[_outermost(consul), _errors, _tokens(consul)], client_max_size=16 << 20)
-    for pages in (pages_agent, pages_catalog, pages_config, pages_connect, pages_keys, pages_acl):
+    of_mesh = (pages_connect, pages_intentions, pages_legacy)
+    of_catalog = (pages_catalog, pages_register)
+    for pages in (pages_agent, *of_catalog, pages_config, *of_mesh, pages_keys, pages_acl):
         app.add_routes(pages.routes(consul))
     app.router.add_get("/", _to_ui)
     app.router.add_get("/ui/{rest:.*}", _ui)
@@ -185,7 +197,7 @@ def _works_without_leader(path: str) -> bool:
 
 
 def _refuse_enterprise(request: web.Request) -> None:
-    if request.path.startswith(("/v1/status/", "/v1/agent/self")):
+    if request.path.startswith(_FOR_ALL_NAMESPACES):
         return
     for name, what in (("ns", "Namespaces are"), ("partition", "Partitions are")):
         if request.query.get(name):

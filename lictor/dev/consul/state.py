@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from lictor.dev.consul.rows import Rows, VirtualAddresses, checks_table, services_table
 from policies.entries import Entries
 
 Topic = tuple[str, ...]
 Json = dict[str, Any]
+DATACENTER = "dc1"
 FIRST_INDEX = 10
 
 
@@ -24,13 +26,13 @@ class Tables:
     """Everything that `--state` keeps. Rows are JSON objects in Consul's shapes."""
 
     nodes: dict[str, Json] = field(default_factory=dict)  # by name, lower case
-    services: dict[tuple[str, str], Json] = field(default_factory=dict)  # by node and ID
-    checks: dict[tuple[str, str], Json] = field(default_factory=dict)  # by node and check ID
+    services: Rows = field(default_factory=services_table)  # by node and ID
+    checks: Rows = field(default_factory=checks_table)  # by node and check ID
     entries: Entries = field(default_factory=Entries)
     entry_indexes: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # created, modified
     keys: dict[str, Json] = field(default_factory=dict)
     sessions: dict[str, Json] = field(default_factory=dict)
-    virtual_ips: dict[str, str] = field(default_factory=dict)  # service, lower case: address
+    virtual_ips: VirtualAddresses = field(default_factory=VirtualAddresses)
     legacy: dict[str, Json] = field(default_factory=dict)  # what only rows of the legacy intention API carry, by ID
 
 
@@ -115,7 +117,7 @@ class State:
             "entry_indexes": [[*key, *value] for key, value in tables.entry_indexes.items()],
             "keys": tables.keys,
             "sessions": tables.sessions,
-            "virtual_ips": tables.virtual_ips,
+            "virtual_ips": tables.virtual_ips.dump(),
             "legacy": tables.legacy,
         }
 
@@ -123,14 +125,14 @@ class State:
         """Take what `dump` gave."""
         tables = Tables(
             nodes=dict(kept["nodes"]),
-            services={(node, name): row for node, name, row in kept["services"]},
-            checks={(node, name): row for node, name, row in kept["checks"]},
+            services=services_table({(node, name): row for node, name, row in kept["services"]}),
+            checks=checks_table({(node, name): row for node, name, row in kept["checks"]}),
             entry_indexes={
                 (kind, name): (created, modified) for kind, name, created, modified in kept["entry_indexes"]
             },
             keys=dict(kept["keys"]),
             sessions=dict(kept["sessions"]),
-            virtual_ips=dict(kept["virtual_ips"]),
+            virtual_ips=VirtualAddresses(kept["virtual_ips"]),
             legacy=dict(kept["legacy"]),
         )
         for entry in kept["entries"]:

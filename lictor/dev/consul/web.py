@@ -10,11 +10,11 @@ import json
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from aiohttp import web
 
-from lictor.dev.consul.state import State, Topic
+from lictor.dev.consul.state import DATACENTER, State, Topic
 from policies.durations import parse_duration
 from policies.errors import EntryError, MeshError
 
@@ -46,6 +46,7 @@ class Read:
     filtered: bool = False
     consistency: bool = False
     cached: bool = False
+    streamed: bool = False
     status: int = 200
     text: str = ""
     blocks: bool = True
@@ -115,9 +116,9 @@ def _response(request: web.Request, state: State, found: Read) -> web.Response:
     headers = response.headers
     if found.blocks:
         headers["X-Consul-Index"] = str(max(1, found.index - state.shift))
-        headers["X-Consul-Knownleader"] = "true"
+        headers["X-Consul-Knownleader"] = "false" if found.streamed else "true"
         headers["X-Consul-Lastcontact"] = "0"
-        headers["X-Consul-Query-Backend"] = "blocking-query"
+        headers["X-Consul-Query-Backend"] = "streaming" if found.streamed else "blocking-query"
     if found.consistency:
         modes = ("consistent", "stale")
         headers["X-Consul-Effective-Consistency"] = next((mode for mode in modes if mode in request.query), "leader")
@@ -142,6 +143,12 @@ def blocking_parameters(request: web.Request) -> tuple[int, float]:
         raise Refused(400, "Invalid index")
     wait = min(wait, LONGEST_WAIT) if wait > 0 else DEFAULT_WAIT
     return int(text or 0), wait + random.uniform(0, wait / 16)
+
+
+def check_datacenter(request: web.Request, *, indexed: bool) -> None:
+    """Refuse another datacenter than ours. `indexed`: with the headers of a failed read."""
+    if request.query.get("dc", DATACENTER) not in {"", DATACENTER}:
+        raise Refused(500, "No path to datacenter", indexed=indexed)
 
 
 def _check_consistency(request: web.Request) -> None:
@@ -181,6 +188,13 @@ def flag(request: web.Request, name: str) -> bool:
     if text in {"0", "f", "F", "FALSE", "false", "False"}:
         return False
     raise Refused(400, f"Invalid value for ?{name}")
+
+
+def hang_up(request: web.Request) -> NoReturn:
+    """End the connection without an answer, as the real one does where its handler dies."""
+    if request.transport is not None:
+        request.transport.abort()
+    raise asyncio.CancelledError
 
 
 def visible(rows: Iterable[Any], allowed: Callable[[Any], bool]) -> tuple[list[Any], bool]:
