@@ -38,6 +38,7 @@ HEAD_SECONDS = 10.0  # from a head's first byte to its last
 ATTEMPTS = 3  # endpoints that are dialled for one request
 MAX_AHEAD = 64 * 1024  # bytes that a caller may send ahead of its answer
 MAX_SKIPPED = 64 * 1024  # bytes of an unwanted body that are worth keeping a connection for
+SKIP_SECONDS = 10.0  # for them to come
 LINGER_SECONDS = 1.0  # for a caller to read an answer that it did not wait for
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
@@ -209,6 +210,9 @@ class Downstream(asyncio.Protocol):
                 self._refuse(Reply(408, "head_timeout"))
             else:
                 self.transport.close()
+        elif self._clock.now >= self._expires:
+            self._counts.reasons["certificate_ended"] += 1
+            self.transport.abort()
         elif self._state in {State.ANSWERING, State.BODY}:
             self._timed_out()
         elif self._state is State.CLOSING:
@@ -265,8 +269,7 @@ class Downstream(asyncio.Protocol):
             self._answer_here(decision)
             return
         self._forward = decision
-        limit = decision.request_timeout or decision.idle_timeout
-        self.deadline = self._clock.now + limit if limit is not None else NEVER
+        self.deadline = self._in(decision.request_timeout or decision.idle_timeout)
         request = decision.request(head, self)
         if head.chunked or head.content_length:
             request += self._begin_body(head)
@@ -367,6 +370,11 @@ class Downstream(asyncio.Protocol):
         return self._state is State.ANSWERING
 
     @property
+    def under_way(self) -> RequestHead | None:
+        """Return the head of the request that is being served by an endpoint, or the one that became a tunnel."""
+        return self._head if self._forward is not None else None
+
+    @property
     def wants_upgrade(self) -> bool:
         """Return whether the request asked for a WebSocket."""
         return self._head is not None and self._head.upgrade
@@ -384,8 +392,11 @@ class Downstream(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _refresh_idle(self) -> None:
-        idle = self._forward.idle_timeout if self._forward is not None else None
-        self.deadline = self._clock.now + idle if idle is not None else NEVER
+        self.deadline = self._in(self._forward.idle_timeout if self._forward is not None else None)
+
+    def _in(self, seconds: float | None) -> float:
+        """Return the deadline that many seconds from now; a certificate's end comes before any."""
+        return min(self._clock.now + seconds, self._expires) if seconds is not None else self._expires
 
     # --- the upstream's calls ---
 
@@ -399,6 +410,8 @@ class Downstream(asyncio.Protocol):
             self._close_after = True
             extra += b"connection: close\r\n"
         self._answering = True
+        if done:
+            self._upstream = None  # it may serve others already: a caller who reads slowly is no concern of theirs
         self.transport.write(head.render(extra) + body if body else head.render(extra))
         if done:
             self._finish(head.status)
@@ -407,6 +420,8 @@ class Downstream(asyncio.Protocol):
 
     def answer_more(self, body: bytes, *, done: bool) -> None:
         """Write more of the answer's body."""
+        if done:
+            self._upstream = None
         if body:
             self.transport.write(body)
         if done:
@@ -500,6 +515,7 @@ class Downstream(asyncio.Protocol):
         if unread and not self._close_after:
             self._state = State.SKIPPING
             self._status = reply.status
+            self.deadline = self._in(SKIP_SECONDS)
             self.resume_input()
         else:
             self._finish(reply.status)
@@ -546,7 +562,7 @@ class Downstream(asyncio.Protocol):
             self._close()
             return
         self._state = State.HEAD
-        self.deadline = min(self._clock.now + IDLE_SECONDS, self._expires)
+        self.deadline = self._in(IDLE_SECONDS)
         self.resume_input()
         if self._ahead:
             self._advance()

@@ -43,7 +43,7 @@ class ConnectionCounts:
         self.accepted = 0
         self.closed = 0
         self.denied = 0  # tcp connections that an intention refused
-        self.revoked = 0  # live tcp connections ended because an intention changed
+        self.revoked = 0  # live connections and requests cut because an intention changed
         self.bytes_in = 0
         self.bytes_out = 0
         self.refused: Counter[str] = Counter()  # before a byte, by reason
@@ -108,7 +108,7 @@ class Metrics:
         active = Family("lictor_connections_active", "gauge", "Connections open now.")
         denied = Family("lictor_tcp_denied_total", "counter", "tcp connections that an intention denied.")
         revoked = Family(
-            "lictor_tcp_revoked_total", "counter", "Live tcp connections closed because an intention now denies them."
+            "lictor_revoked_total", "counter", "Live connections and requests cut because an intention now denies them."
         )
         received = Family("lictor_tcp_received_bytes_total", "counter", "Bytes from downstream.")
         sent = Family("lictor_tcp_sent_bytes_total", "counter", "Bytes to downstream.")

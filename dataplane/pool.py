@@ -84,6 +84,7 @@ class Pool:
             if isinstance(error, ConnectFailed | ConnectTimedOut):
                 self.counts.connect_failures += 1
             raise
+        connection.counted = True
         self.counts.connections += 1
         return connection
 
@@ -125,6 +126,8 @@ class Pool:
 
     def lost(self, connection: Upstream, *, busy: bool) -> None:
         """Forget a connection that is closed."""
+        if not connection.counted:  # `dial` has not had it, or gave up: the place is given back there
+            return
         self.connections -= 1
         if busy:
             self.active -= 1
@@ -153,6 +156,9 @@ async def _connect_plain(route: Route, timeout: float, factory: Callable[[], Ups
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if connection.closed:
+        message = f"{route.address}:{route.port}: closed as soon as it was there"
+        raise ConnectFailed(message)
     return connection
 
 
@@ -188,8 +194,10 @@ class ClusterPools:
         if self._balancer is None:
             message = "an empty cluster cannot be asked"
             raise RuntimeError(message)
-        question = Question(0, random.random, lambda endpoint: self._pools[endpoint].active, request_hash)
-        return self._pools[self._balancer.pick(question)]
+        return self._pools[self._balancer.pick(Question(0, random.random, self._busy, request_hash))]
+
+    def _busy(self, endpoint: Endpoint) -> int:
+        return self._pools[endpoint].active
 
     def another(self, tried: set[Pool]) -> Pool | None:
         """Return a pool that was not tried yet, or None."""

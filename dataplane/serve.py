@@ -16,16 +16,16 @@ from dataplane.clock import NEVER, Clock
 from dataplane.downstream import Downstream
 from dataplane.exchange import Decide
 from dataplane.handshakes import accept_tls
-from dataplane.inbound import inbound_decider
+from dataplane.inbound import inbound_decider, revoke_http
 from dataplane.listener import Listener, bind
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
 from dataplane.outbound import ingress_decider, upstream_decider
 from dataplane.pool import Pools
-from dataplane.tcp import Relay, dial_app, dial_upstream, judge, revoke_denied
+from dataplane.tcp import Relay, dial_app, dial_upstream, judge, revoke_tcp
 from dataplane.tls_transport import TlsTransport
 from policies.errors import ConfigError, IdentityError
-from policies.table import Table
+from policies.table import Inbound, Table
 
 log = structlog.get_logger(__name__)
 
@@ -104,8 +104,9 @@ class Dataplane:
         for key, listener in self.listeners.items():
             if key.purpose == "inbound":
                 listener.max_connections = generation.table.inbound.max_connections if generation.table.inbound else 0
-                if not _is_http_inbound(generation):
-                    revoke_denied(generation, listener, self._metrics.for_listener(str(key)))
+                counts = self._metrics.for_listener(str(key))
+                revoke_tcp(generation, listener, counts)
+                revoke_http(generation, listener, counts)
         self.pools.keep_only(
             {
                 cluster
@@ -156,18 +157,18 @@ class Dataplane:
             generation = self._live.current
             if generation is None or generation.table.inbound is None or generation.leaf_ends <= self.clock.wall:
                 raise IdentityError("own_leaf_expired", "there is no valid leaf to answer with")
-            inbound = generation.table.inbound
             relays: list[Relay] = []
 
             def protocol(transport: TlsTransport) -> asyncio.Protocol:
                 ends = min(transport.peer.not_after.timestamp(), generation.leaf_ends)
                 expires = self.clock.now + ends - self.clock.wall
-                if inbound.protocol == HTTP:
+                if self._inbound_now().protocol == HTTP:
                     return Downstream(listener, decide, self.clock, (http, connections), expires)
                 relays.append(Relay(listener, connections, self.clock, transport.peer, expires))
                 return relays[0].downstream
 
             await accept_tls(sock, generation.contexts.server, generation.check_peer, protocol)
+            inbound = self._inbound_now()
             for relay in relays:
                 relay.start()
                 if judge(relay, inbound, connections):
@@ -176,6 +177,13 @@ class Dataplane:
                     relay.refuse()
 
         return welcome
+
+    def _inbound_now(self) -> Inbound:
+        """Return what is in force: a caller may take seconds for its handshake, and be denied meanwhile."""
+        generation = self._live.current
+        if generation is None or generation.table.inbound is None:
+            raise IdentityError("closed", "there is nothing to come in to any more")
+        return generation.table.inbound
 
     def _plain(self, key: ListenerKey, decide: Decide) -> Welcome:
         http, connections = self._metrics.for_http(str(key)), self._metrics.for_listener(str(key))
@@ -206,7 +214,3 @@ def _behind(table: Table, key: ListenerKey) -> tuple[str, str]:
             first = listener.virtual_hosts[0].outbound if listener.virtual_hosts else ""
             return first, listener.protocol
     return "", ""
-
-
-def _is_http_inbound(generation: Generation) -> bool:
-    return generation.table.inbound is not None and generation.table.inbound.protocol == HTTP

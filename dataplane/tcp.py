@@ -203,7 +203,7 @@ async def dial_app(relay: Relay, inbound: Inbound) -> None:
     relay.join(pipe)
 
 
-def revoke_denied(generation: Generation, listener: Listener, counts: ConnectionCounts) -> None:
+def revoke_tcp(generation: Generation, listener: Listener, counts: ConnectionCounts) -> None:
     """Close the connections that the intentions in force deny, and no others."""
     inbound = generation.table.inbound
     for relay in tuple(listener.connections):

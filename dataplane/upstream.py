@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dataplane.downstream import Downstream
     from dataplane.pool import Pool
 
+MAX_INFORMATIONAL = 16  # answers of status 1xx that one read may bring
 EXPIRY_MARGIN = 2.0  # seconds before a certificate ends in which a connection takes no new request
 _NO_CONTENT = 204
 _NOT_MODIFIED = 304
@@ -42,6 +43,7 @@ class Upstream(asyncio.Protocol):
         "_keep",
         "_pool",
         "_state",
+        "counted",
         "deadline",
         "expires",
         "reused",
@@ -58,6 +60,7 @@ class Upstream(asyncio.Protocol):
         self._keep = True
         self.transport: asyncio.Transport
         self.reused = False
+        self.counted = False  # its place in the pool is its own to give back
         self.deadline = NEVER
         self.expires = NEVER
 
@@ -72,7 +75,7 @@ class Upstream(asyncio.Protocol):
         self._asker = asker
         self._head_request = head_request
         self._state = State.HEAD
-        self.deadline = NEVER
+        self.deadline = self.expires
         self.transport.write(request)
 
     def send(self, data: bytes) -> None:
@@ -90,10 +93,14 @@ class Upstream(asyncio.Protocol):
             self.transport.abort()
 
     def expire(self) -> None:
-        """Close an idle connection whose time is up."""
+        """Close: it was idle for long enough, or a certificate of it has ended."""
         self.deadline = NEVER
-        if self._state is State.IDLE:
-            self.abort()
+        self.abort()
+
+    @property
+    def closed(self) -> bool:
+        """Return whether it has ended."""
+        return self._state is State.CLOSED
 
     # --- the transport's calls ---
 
@@ -159,24 +166,32 @@ class Upstream(asyncio.Protocol):
     # --- the answer ---
 
     def _read_head(self, asker: Downstream, data: bytes) -> None:
-        end = data.find(END)
-        if end < 0:
-            if len(data) > MAX_HEAD or looks_wrong(data):
-                raise BadHead(502, "malformed")
-            self._input = data
-            return
-        self._input = b""
-        head = parse_response(data[: end + 4])
-        rest = data[end + 4 :]
-        if head.status < 200:  # noqa: PLR2004 - informational
-            self._informational(asker, head, rest)
-            return
-        body = self._framing(head)
-        self._body = body
+        for _ in range(MAX_INFORMATIONAL):
+            end = data.find(END)
+            if end < 0:
+                if len(data) > MAX_HEAD or looks_wrong(data):
+                    raise BadHead(502, "malformed")
+                self._input = data
+                return
+            self._input = b""
+            head = parse_response(data[: end + 4])
+            data = data[end + 4 :]
+            if head.status >= 200:  # noqa: PLR2004 - not an informational one
+                self._begin_answer(asker, head, data)
+                return
+            if head.status == _SWITCHING:
+                self._switch(asker, head, data)
+                return
+            if head.status != _CONTINUE:  # 100 was sent to the downstream by this proxy itself
+                asker.inform(head)
+            if not data:
+                return
+        raise BadHead(502, "too_many_informational")
+
+    def _begin_answer(self, asker: Downstream, head: ResponseHead, data: bytes) -> None:
+        self._body = body = self._framing(head)
         self._keep = not head.close
-        out = b""
-        if rest or not body.done:
-            out, rest = body.feed(rest) if not body.done else (b"", rest)
+        out, rest = body.feed(data) if data and not body.done else (b"", data)
         if rest:
             self._keep = False  # more than the answer: nothing that may be taken for the next one
         if body.done:
@@ -186,19 +201,13 @@ class Upstream(asyncio.Protocol):
             self._state = State.BODY
             asker.answer(head, out, done=False, reframed=isinstance(body, UntilClose))
 
-    def _informational(self, asker: Downstream, head: ResponseHead, rest: bytes) -> None:
-        if head.status == _SWITCHING:
-            if not asker.wants_upgrade:
-                raise BadHead(502, "unasked_upgrade")
-            self._state = State.TUNNEL
-            asker.switch(head)
-            if rest:
-                asker.tunnel(rest)
-            return
-        if head.status != _CONTINUE:  # 100 was sent to the downstream by this proxy itself
-            asker.inform(head)
-        if rest:
-            self._read_head(asker, rest)
+    def _switch(self, asker: Downstream, head: ResponseHead, data: bytes) -> None:
+        if not asker.wants_upgrade:
+            raise BadHead(502, "unasked_upgrade")
+        self._state = State.TUNNEL
+        asker.switch(head)
+        if data:
+            asker.tunnel(data)
 
     def _framing(self, head: ResponseHead) -> Body:
         if self._head_request or head.status in {_NO_CONTENT, _NOT_MODIFIED}:

@@ -24,7 +24,7 @@ def test_counters_are_told_in_prometheus_words() -> None:
         'lictor_request_duration_seconds_bucket{le="+Inf",listener="inbound"} 3.0',
         'lictor_connections_total{listener="inbound"} 5.0',
         'lictor_connections_active{listener="inbound"} 3.0',
-        'lictor_tcp_revoked_total{listener="inbound"} 1.0',
+        'lictor_revoked_total{listener="inbound"} 1.0',
         'lictor_connections_refused_total{listener="inbound",reason="plaintext"} 3.0',
         'lictor_upstream_connections_total{target="api.default"} 4.0',
         'lictor_upstream_connect_failures_total{target="api.default"} 1.0',

@@ -1,0 +1,226 @@
+"""What a change of intentions, the end of a certificate, and a slow caller do to connections that are open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from harness.certificates import Authority, Mistakes, bad_client_context, client_context
+from harness.halves import Half, Pair, pair
+from harness.meshes import intention
+from harness.servers import eventually
+from harness.wire import App, Message, Side, Wire, echo_server, raw, say
+from policies.snapshot import IntentionsWatch, RegistrationWatch
+
+GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
+UPGRADE = b"GET / HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+ALLOW, DENY = intention("*", "api", "allow"), intention("web", "api", "deny")
+
+
+def deny_web(p: Pair) -> None:
+    p.api.member.hear(IntentionsWatch("api"), [DENY, ALLOW])
+    p.api.follow()
+
+
+async def echo_frames(side: Side, message: Message) -> None:
+    """Agree to any upgrade, then send back what comes."""
+    await side.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n")
+    while data := await side.read():
+        await side.send(data)
+
+
+async def drip(side: Side, message: Message) -> None:
+    """Answer without end."""
+    await side.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    while True:
+        await side.send(b"2\r\nhi\r\n")
+        await asyncio.sleep(0.05)
+
+
+# --- intentions ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_revoked_intention_ends_websockets_of_that_source_and_no_others(authority: Authority) -> None:
+    async with App(echo_frames).running() as app, pair(authority, app.port, intentions=[ALLOW]) as p:
+        web = await Wire.open(p.port)
+        other = await Wire.open(p.api.port("inbound"), client_context(authority, "other"))
+        for wire in (web, other):
+            await wire.send(UPGRADE)
+            assert (await wire.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        deny_web(p)
+        assert await web.rest() == b""
+        await other.send(b"still here")
+        assert await other.read() == b"still here"
+        assert p.api.metrics.for_listener("inbound").revoked == 1
+        await web.close()
+        await other.close()
+
+
+async def test_a_revoked_intention_cuts_an_endless_answer(authority: Authority) -> None:
+    async with App(drip).running() as app, pair(authority, app.port, intentions=[ALLOW]) as p:
+        async with await Wire.open(p.port) as wire:
+            await wire.send(GET)
+            await wire.until(b"hi\r\n")
+            deny_web(p)
+            assert not (await wire.rest()).endswith(b"0\r\n\r\n"), "nobody may take it for whole"
+
+
+async def test_a_permission_that_goes_cuts_what_it_allowed_and_nothing_else(authority: Authority) -> None:
+    def allow(*prefixes: str) -> list[dict[str, object]]:
+        rules = [{"Action": "allow", "HTTP": {"PathPrefix": prefix}} for prefix in prefixes]
+        return [intention("web", "api", permissions=[*rules, {"Action": "deny", "HTTP": {"PathPrefix": "/"}}])]
+
+    async with App(drip).running() as app, pair(authority, app.port, intentions=allow("/a", "/b")) as p:
+        async with await Wire.open(p.port) as first, await Wire.open(p.port) as second:
+            for wire, path in ((first, b"/a"), (second, b"/b")):
+                await wire.send(b"GET %b HTTP/1.1\r\nHost: api\r\n\r\n" % path)
+                await wire.until(b"hi\r\n")
+            p.api.member.hear(IntentionsWatch("api"), allow("/a"))
+            p.api.follow()
+            await second.rest()
+            await first.until(b"hi\r\n")
+            assert p.api.metrics.for_listener("inbound").revoked == 1
+
+
+async def test_a_caller_denied_during_its_handshake_does_not_come_in(authority: Authority) -> None:
+    async with (
+        echo_server() as echo,
+        pair(authority, echo, protocol="tcp", intentions=[intention("web", "api", "allow")]) as p,
+        half_open(p.api, client_context(authority, "web")) as finish,
+    ):
+        p.api.member.hear(IntentionsWatch("api"), [DENY])
+        p.api.follow()
+        assert await finish(b"hello") == b""
+        assert p.api.metrics.for_listener("inbound").denied == 1
+        assert p.api.metrics.for_listener("inbound").bytes_in == 0
+
+
+@contextlib.asynccontextmanager
+async def half_open(half: Half, context: ssl.SSLContext) -> AsyncIterator[object]:
+    """Begin a handshake and leave it there. Yields what ends it, sends bytes, and returns what comes back."""
+    loop = asyncio.get_running_loop()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing)
+    with socket.create_connection(("127.0.0.1", half.port("inbound"))) as sock:
+        sock.setblocking(False)
+
+        async def shake() -> None:
+            while True:
+                try:
+                    tls.do_handshake()
+                except ssl.SSLWantReadError:
+                    if outgoing.pending:
+                        await loop.sock_sendall(sock, outgoing.read())
+                    incoming.write(await loop.sock_recv(sock, 65536))
+                else:
+                    return
+
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+        await loop.sock_sendall(sock, outgoing.read())
+        first = await loop.sock_recv(sock, 65536)  # the server's half is here; ours waits
+
+        async def finish(data: bytes) -> bytes:
+            incoming.write(first)
+            await shake()
+            tls.write(data)
+            await loop.sock_sendall(sock, outgoing.read())
+            found = b""
+            async with asyncio.timeout(5):
+                while received := await loop.sock_recv(sock, 65536):
+                    incoming.write(received)
+                    with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+                        found += tls.read(65536)
+            return found
+
+        yield finish
+
+
+async def test_a_tcp_connection_does_not_outlive_a_change_to_http_and_a_deny(authority: Authority) -> None:
+    async with echo_server() as echo, pair(authority, echo, protocol="tcp", intentions=[ALLOW]) as p:
+        async with await Wire.open(p.port) as wire:
+            await wire.send(b"x")
+            assert await wire.read() == b"x"
+            member = p.api.member
+            watch = RegistrationWatch(member.proxy_id)
+            told = member.answers[watch]
+            proxy = {**told["Proxy"], "Config": {**(told["Proxy"].get("Config") or {}), "protocol": "http"}}
+            member.hear(watch, {**told, "Proxy": proxy})
+            p.api.follow()
+            deny_web(p)
+            assert await wire.rest() == b""
+
+
+# --- certificates ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("behaviour", [drip, echo_frames])
+async def test_what_is_under_way_ends_with_the_callers_certificate(authority: Authority, behaviour: object) -> None:
+    context = bad_client_context(authority, "web", Mistakes(ends=timedelta(seconds=1.5)))
+    async with App(behaviour).running() as app, pair(authority, app.port) as p:  # type: ignore[arg-type]
+        async with await Wire.open(p.api.port("inbound"), context) as wire:
+            await wire.send(UPGRADE if behaviour is echo_frames else GET)
+            assert await wire.read()
+            async with asyncio.timeout(4):
+                await wire.rest()
+
+
+async def test_the_rest_of_an_answered_body_is_not_awaited_without_end(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataplane.downstream.SKIP_SECONDS", 0.3)
+    rows = [intention("*", "api", "deny")]
+    async with App().running() as app, pair(authority, app.port, intentions=rows) as p:
+        async with await Wire.open(p.api.port("inbound"), client_context(authority, "web")) as wire:
+            await wire.send(b"POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 100\r\n\r\nhalf")
+            assert (await wire.answer("POST")).status == 403
+            async with asyncio.timeout(3):
+                assert await wire.rest() == b""
+
+
+# --- others ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_caller_who_reads_nothing_spoils_no_connection_of_others(authority: Authority) -> None:
+    async with App(say(b"x" * 70_000)).running() as app, pair(authority, app.port) as p:
+        slow = await Wire.open(p.api.port("inbound"), client_context(authority, "web"))
+        await slow.ask(GET)
+        (connection,) = (one for listener in p.api.dataplane.listeners.values() for one in listener.connections)
+        slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for number in range(1, 400):
+            await slow.send(GET)
+            await eventually(lambda number=number: len(app.requests) > number)
+            if connection.transport.get_write_buffer_size() > 64 * 1024:  # type: ignore[attr-defined]
+                break
+        else:
+            pytest.fail("the slow caller's buffers took everything")
+        async with await Wire.open(p.port) as wire:
+            for _ in range(3):
+                assert len((await wire.ask(GET)).body) == 70_000
+        slow.writer.transport.abort()
+        await slow.close()
+
+
+async def test_informational_answers_without_end_are_a_502(authority: Authority) -> None:
+    answers = b"HTTP/1.1 102 Processing\r\n\r\n" * 900 + b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+    async with App(raw(answers)).running() as app, pair(authority, app.port) as p, await Wire.open(p.port) as wire:
+        assert (await wire.ask(GET)).status == 502
+
+
+async def test_an_endpoint_that_hangs_up_at_once_gives_its_place_back(authority: Authority) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with pair(authority, server.sockets[0].getsockname()[1]) as p, await Wire.open(p.port) as wire:
+        for _ in range(5):
+            assert (await wire.ask(GET)).status == 503
+        await eventually(lambda: [row["connections"] for row in p.api.dataplane.pools.describe()] == [0])
+        assert [row["busy"] for row in p.api.dataplane.pools.describe()] == [0]
+    server.close()
