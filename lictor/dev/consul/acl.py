@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from lictor.dev.consul.web import Refused
+from lictor.dev.consul.refusals import Refused
 from lictor.hcl import HclError, parse_hcl
 
 Json = dict[str, Any]
@@ -28,6 +29,7 @@ GRANTS = {"deny": frozenset[str](), "read": frozenset({"read"}), "list": frozens
 GRANTS["write"] = frozenset({"read", "list", "write"})
 NAMED = ("agent", "event", "key", "node", "query", "service", "session", "identity")
 SCALARS = ("acl", "operator", "keyring", "mesh", "peering")
+_NAME = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)?")
 _ANONYMOUS_NOTE = " The anonymous token is used implicitly when a request does not specify a token."
 
 
@@ -47,12 +49,10 @@ def parse_rules(text: str) -> Rules:
     rows: dict[tuple[str, bool, str], str] = {}
     for key, value in document.items():
         if key in SCALARS:
-            _add(rows, (key, False, ""), str(value), f"{key} policy")
+            _add(rows, (key, False, ""), str(value), f'{key} policy: "{value}"')
         elif key.removesuffix("_prefix") in NAMED:
             for name, block in _blocks(value):
                 _add_block(rows, key, name, block)
-        else:
-            raise Refused(500, f'Failed to parse ACL rules: invalid rule "{key}"')
     return Rules(rows)
 
 
@@ -67,20 +67,18 @@ def _blocks(value: Any) -> Iterable[tuple[str, Mapping[str, Any]]]:
 def _add_block(rows: dict[tuple[str, bool, str], str], key: str, name: str, block: Mapping[str, Any]) -> None:
     resource, prefix = key.removesuffix("_prefix"), key.endswith("_prefix")
     policy = str(block.get("policy", ""))
-    _add(rows, (resource, prefix, name), policy, f"{key} policy: acl.{_camel(resource)}Rule")
+    own = str(block.get("intentions") or "")
+    told = f'Name:"{name}", Policy:"{policy}"' + (f', Intentions:"{own}"' if resource == "service" else "")
+    rule = f"&acl.{resource.capitalize()}Rule{{{told}, EnterpriseRule:acl.EnterpriseRule{{}}}}"
+    _add(rows, (resource, prefix, name), policy, f"{key} policy: {rule}")
     if resource == "service":
         implied = "read" if policy in {"read", "write"} else policy
-        intentions = str(block.get("intentions") or implied)
-        _add(rows, ("intention", prefix, name), intentions, f"{key} intentions")
-
-
-def _camel(word: str) -> str:
-    return word[:1].upper() + word[1:]
+        _add(rows, ("intention", prefix, name), own or implied, f"{key} intentions policy: {rule}")
 
 
 def _add(rows: dict[tuple[str, bool, str], str], key: tuple[str, bool, str], access: str, what: str) -> None:
     if access not in RANKS:
-        raise Refused(500, f"Invalid {what}: {access!r}")
+        raise Refused(500, f"Invalid {what}")
     held = rows.get(key)
     if held is None or RANKS[access] > RANKS[held]:
         rows[key] = access
@@ -201,6 +199,9 @@ class Acl:
         name = str(given.get("Name") or "")
         if not name:
             raise Refused(500, "Invalid Policy: no Name is set")
+        if not _NAME.fullmatch(name):
+            allowed = "Only alphanumeric characters, a single '/', '-' and '_' are allowed"
+            raise Refused(500, f"Invalid Policy: invalid Name. {allowed}")
         other = self.policy_by_name(name)
         if other is not None and other["ID"] != identifier:
             raise Refused(500, f'Invalid Policy: A Policy with Name "{name}" already exists')
@@ -213,8 +214,9 @@ class Acl:
         return row
 
     def delete_policy(self, identifier: str) -> None:
-        """Forget a policy; tokens lose what it gave."""
-        self.policies.pop(identifier, None)
+        """Forget a policy; tokens lose what it gave. Raise Refused."""
+        if self.policies.pop(identifier, None) is None:
+            raise Refused(404, "Cannot find policy to delete")
         self._rules.pop(identifier, None)
 
     # --- tokens ---

@@ -15,8 +15,8 @@ from lictor.dev.consul.catalog import NODE, Catalog, proxy_row, service_row
 from lictor.dev.consul.central import merged_proxy
 from lictor.dev.consul.checks import OF_NODE, Checks, worst
 from lictor.dev.consul.definitions import collected, service_errors, wrong_meta
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.state import DATACENTER, Json, State
-from lictor.dev.consul.web import Refused
 
 SIDECAR_PORTS = range(21000, 21256)
 MAINTENANCE_REASON = (

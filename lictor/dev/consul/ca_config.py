@@ -12,7 +12,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from lictor.dev.consul.web import Refused
+from lictor.dev.consul.refusals import Refused
 from policies.durations import format_duration, parse_duration, parse_nanoseconds
 from policies.errors import EntryError
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote, urlsplit
 
-from lictor.dev.consul.web import Refused
+from lictor.dev.consul.refusals import Refused
 
 _PARTITION = "(?:/ap/(?P<partition>[^/]+))?"
 _SERVICE = re.compile(_PARTITION + "/ns/(?P<namespace>[^/]+)/dc/(?P<datacenter>[^/]+)/svc/(?P<service>[^/]+)")

@@ -14,8 +14,8 @@ from typing import Any
 
 from lictor.dev.consul.catalog import NODE, Catalog, check_row
 from lictor.dev.consul.probes import probe
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.state import Json
-from lictor.dev.consul.web import Refused
 from policies.durations import format_duration
 
 FIRST_PROBE_SECONDS = 0.05  # Consul spreads the first run over the interval; a dev server need not

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lictor.dev.consul.web import Refused
+from lictor.dev.consul.refusals import Refused
 from policies.durations import parse_nanoseconds
 from policies.errors import EntryError
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.shapes import SERVICE
-from lictor.dev.consul.web import Refused
 
 Json = dict[str, Any]
 SCRIPTS_DISABLED = (

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from lictor.dev.consul.web import Refused
+from lictor.dev.consul.refusals import Refused
 from policies.entries.filter_syntax import syntax_error
 from policies.errors import FilterError
 from policies.filters import CHECK, ROW, Kind, parse_filter

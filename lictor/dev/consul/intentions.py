@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lictor.dev.consul.decoding import FLAG, INTEGER, TEXT, Own
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.state import Json, State
-from lictor.dev.consul.web import Refused
 from policies.intentions import Action, Decision, parse_intentions
 
 KIND = "service-intentions"

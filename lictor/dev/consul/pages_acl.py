@@ -9,9 +9,12 @@ from typing import Any
 from aiohttp import web
 
 from lictor.dev.consul.acl import ANONYMOUS_ID, MANAGEMENT_ID
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.server import AUTHORIZER, Consul, token_of
 from lictor.dev.consul.state import Json, Topic
-from lictor.dev.consul.web import Read, Refused, answer, body, read
+from lictor.dev.consul.web import Read, answer, body, read
+
+LENGTH_OF_UUID = 36
 
 
 def routes(consul: Consul) -> list[web.RouteDef]:
@@ -88,6 +91,8 @@ class Pages:
         return await self._policy(request, row)
 
     async def policy(self, request: web.Request) -> web.StreamResponse:
+        self._demand(request, "read")
+        _check_uuid(request, "policy")
         return await self._policy(request, self._acl.policies.get(request.match_info["id"]))
 
     async def _policy(self, request: web.Request, row: Json | None) -> web.StreamResponse:
@@ -139,9 +144,10 @@ class Pages:
 
     async def token(self, request: web.Request) -> web.StreamResponse:
         self._demand(request, "read")
+        _check_uuid(request, "token")
         row = self._acl.by_accessor(request.match_info["id"])
         if row is None:
-            raise Refused(404, "Requested token does not exist: ACL not found")
+            raise Refused(403, "token does not exist: ACL not found", indexed=True)
         return await read(request, self._consul.state, lambda: Read(row, (("acl",),), row["ModifyIndex"]))
 
     async def create_token(self, request: web.Request) -> web.Response:
@@ -162,7 +168,14 @@ class Pages:
         if accessor == ANONYMOUS_ID:
             raise Refused(500, "Delete operation not permitted on the anonymous token")
         row: Any = self._acl.by_accessor(accessor)
-        if row is not None:
-            self._acl.tokens.pop(row["SecretID"], None)
-            self._consul.state.touch(("acl",))
+        if row is None:
+            raise Refused(404, "Cannot find token to delete")
+        self._acl.tokens.pop(row["SecretID"], None)
+        self._consul.state.touch(("acl",))
         return answer(True, request)
+
+
+def _check_uuid(request: web.Request, what: str) -> None:
+    if len(request.match_info["id"]) != LENGTH_OF_UUID:
+        said = "index error: UUID must be 36 characters"
+        raise Refused(500, f"failed acl {what} lookup: {said}", indexed=True)

@@ -24,10 +24,11 @@ from lictor.dev.consul.definitions import (
 )
 from lictor.dev.consul.filtering import CHECK, filtered
 from lictor.dev.consul.filtering import SERVICE as SERVICE_SHAPE
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.server import AUTHORIZER, Consul
 from lictor.dev.consul.shapes import CHECK_ALONE, SERVICE
 from lictor.dev.consul.state import DATACENTER
-from lictor.dev.consul.web import Refused, answer, blocking_parameters, body, check_datacenter
+from lictor.dev.consul.web import answer, blocking_parameters, body, check_datacenter
 
 RPC_PORT = 8300
 _WITHOUT_DEFINITION = {

@@ -13,9 +13,10 @@ from lictor.dev.consul.central import merged_proxy
 from lictor.dev.consul.filtering import CATALOG, CHECK, SERVICE, filtered
 from lictor.dev.consul.filtering import NODE as NODE_SHAPE
 from lictor.dev.consul.gateways import exposing, gateway_services
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.server import AUTHORIZER, Consul
 from lictor.dev.consul.state import DATACENTER, Json, Topic
-from lictor.dev.consul.web import Read, Refused, answer, check_datacenter, flag, read, visible
+from lictor.dev.consul.web import Read, answer, check_datacenter, flag, read, visible
 
 STATES = ("any", "passing", "warning", "critical", "maintenance")
 Row = tuple[str, Json]

@@ -12,9 +12,10 @@ from aiohttp import web
 from lictor.dev.consul.acl import Authorizer
 from lictor.dev.consul.catalog import CHAIN_KINDS
 from lictor.dev.consul.filtering import DEFAULTS, filtered
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.server import AUTHORIZER, Consul
 from lictor.dev.consul.state import DATACENTER, Json, State, Topic
-from lictor.dev.consul.web import Read, Refused, answer, body, check_datacenter, go_syntax_error, read
+from lictor.dev.consul.web import Read, answer, body, check_datacenter, go_syntax_error, read
 from policies.discovery import check_graph, compile_chain
 from policies.durations import parse_duration, parse_nanoseconds
 from policies.entries import KINDS, DecodeError, Entries, decode_entry, entry_name, normalise_entry

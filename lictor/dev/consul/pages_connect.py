@@ -14,10 +14,11 @@ from lictor.dev.consul.ca_config import KeySettings, check_times, check_vault
 from lictor.dev.consul.callers import caller_of
 from lictor.dev.consul.connect import BuiltIn
 from lictor.dev.consul.decoding import decode
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.server import AUTHORIZER, Consul
 from lictor.dev.consul.state import Json, Topic
 from lictor.dev.consul.vault_ca import VaultCa, VaultCaFailed
-from lictor.dev.consul.web import Read, Refused, answer, blocking_parameters, body, read
+from lictor.dev.consul.web import Read, answer, blocking_parameters, body, read
 from policies.intentions import Action
 
 LEAF_WAIT = 600.0

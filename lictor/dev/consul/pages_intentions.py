@@ -13,9 +13,10 @@ from lictor.dev.consul.definitions import collected
 from lictor.dev.consul.filtering import INTENTION, filtered
 from lictor.dev.consul.intentions import KIND, SHAPE, Name, parse_name
 from lictor.dev.consul.pages_config import Pages as ConfigPages
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.server import AUTHORIZER, Consul
 from lictor.dev.consul.state import Json, Topic
-from lictor.dev.consul.web import Read, Refused, answer, body, hang_up, read
+from lictor.dev.consul.web import Read, answer, body, hang_up, read
 from policies.entries import normalise_entry
 from policies.errors import EntryError
 

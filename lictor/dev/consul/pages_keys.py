@@ -11,9 +11,10 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from lictor.dev.consul.catalog import NODE
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.server import AUTHORIZER, Consul
 from lictor.dev.consul.state import Json, Topic
-from lictor.dev.consul.web import Read, Refused, answer, check_datacenter, go_json, go_syntax_error, read, visible
+from lictor.dev.consul.web import Read, answer, check_datacenter, go_json, go_syntax_error, read, visible
 from policies.durations import parse_duration, parse_nanoseconds
 from policies.errors import EntryError
 

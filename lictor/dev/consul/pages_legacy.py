@@ -16,9 +16,10 @@ from lictor.dev.consul.definitions import collected
 from lictor.dev.consul.intentions import ENTERPRISE, KIND, SHAPE
 from lictor.dev.consul.pages_config import Pages as ConfigPages
 from lictor.dev.consul.pages_intentions import OF_PEER
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.server import AUTHORIZER, Consul
 from lictor.dev.consul.state import Json
-from lictor.dev.consul.web import Refused, answer, body, hang_up
+from lictor.dev.consul.web import answer, body, hang_up
 from policies.entries import normalise_entry
 from policies.errors import EntryError
 

@@ -13,10 +13,11 @@ from aiohttp import web
 from lictor.dev.consul.catalog import NODE, check_row, service_row
 from lictor.dev.consul.decoding import decode
 from lictor.dev.consul.definitions import collected, is_any_address, service_errors, wrong_meta
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.server import AUTHORIZER, Consul
 from lictor.dev.consul.shapes import NODE as FIELDS
 from lictor.dev.consul.state import DATACENTER, Json
-from lictor.dev.consul.web import Refused, answer, body
+from lictor.dev.consul.web import answer, body
 
 LENGTH_OF_UUID = 36
 _DEREGISTER = dict.fromkeys(("Datacenter", "Node", "ServiceID", "CheckID", "PeerName", "Token"), "string")

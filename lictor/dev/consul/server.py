@@ -13,8 +13,9 @@ from lictor.dev.consul.acl import Acl, Authorizer
 from lictor.dev.consul.agent import Agent
 from lictor.dev.consul.catalog import Catalog
 from lictor.dev.consul.connect import Connect
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.state import Json, State
-from lictor.dev.consul.web import Refused, refusal
+from lictor.dev.consul.web import refusal
 
 NOT_AN_ENDPOINT = "Invalid URL path: not a recognized HTTP API endpoint\n"
 OUTSIDE = "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'\n"
@@ -23,7 +24,7 @@ _OF_CONSUL = re.compile(
     r"|join|leave|force-leave|token)|coordinate|event|internal|operator|peering|query|snapshot|txn|exported-services"
     r"|imported-services|config/.*/.*/)"
 )
-_OF_SERVERS = ("/v1/catalog/", "/v1/discovery-chain/", "/v1/connect/intentions/match", "/v1/acl/")
+_OF_SERVERS = ("/v1/session/list", "/v1/catalog/", "/v1/discovery-chain/", "/v1/connect/intentions/match", "/v1/acl/")
 _FOR_ALL_NAMESPACES = (
     "/v1/status/",
     "/v1/agent/self",

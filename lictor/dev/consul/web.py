@@ -14,22 +14,13 @@ from typing import Any, NoReturn
 
 from aiohttp import web
 
+from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.state import DATACENTER, State, Topic
 from policies.durations import parse_duration
-from policies.errors import EntryError, MeshError
+from policies.errors import EntryError
 
 DEFAULT_WAIT = 300.0
 LONGEST_WAIT = 600.0
-
-
-class Refused(MeshError):
-    """An answer that is an error: its status, its text, and whether it carries the headers of a failed read."""
-
-    def __init__(self, status: int, text: str, *, indexed: bool = False) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
-        self.indexed = indexed
 
 
 @dataclass(frozen=True, slots=True)
