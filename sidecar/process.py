@@ -215,7 +215,7 @@ class Process:
     async def _make_issuer(self, catalog: Catalog) -> Issuer:
         if self.settings.vault is None:
             return ConsulIssuer(catalog, local=self.settings.consul.is_local)
-        from controlplane.issuer.vault import VaultIssuer  # noqa: PLC0415 - 8 MB that only Vault's users pay
+        from controlplane.issuer.vault import VaultIssuer  # noqa: PLC0415 - 17 MB that only Vault's users pay
 
         return VaultIssuer(self.settings.vault)
 
