@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lictor.hcl import HclError, Located, parse_hcl
+from lictor.hcl import HclError, Located, decode_hcl
 from policies.errors import ConfigError, Problem
 
 _PATH = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\[[^\]]*\])*(?:\.\w+(?:\[[^\]]*\])*)*")
@@ -68,7 +68,7 @@ def _respelled(tree: Mapping[str, Any], step: str) -> str | None:
 def read_document(text: str, name: str) -> Document:
     """Return the document. Raise ConfigError that names the line for text that is none."""
     try:
-        data = _parse_json(text) if text.lstrip().startswith("{") else parse_hcl(text)
+        data = _parse_json(text) if text.lstrip().startswith("{") else decode_hcl(text)
     except HclError as error:
         raise ConfigError((Problem(f"{name}:{error.line}:{error.column}", error.message),)) from error
     except json.JSONDecodeError as error:
