@@ -1,5 +1,5 @@
 # syntax of the classic builder: nothing here needs more.
-ARG PYTHON_IMAGE=python:3.13-slim-bookworm
+ARG PYTHON_IMAGE=python:3.13.16-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS builder
 COPY requirements.txt /requirements.txt

@@ -58,14 +58,18 @@ class Compose:
         for name, state in self.states().items():
             health = (state.get("Health") or {}).get("Status", "none")
             once = name.endswith("-init")
-            good = state["Status"] == "exited" and state["ExitCode"] == 0 if once else health in {"healthy", "none"}
-            if not good or (not once and state["Status"] != "running"):
+            done = state["Status"] == "exited" and state["ExitCode"] == 0
+            if not (done if once else state["Status"] == "running" and health == "healthy"):
                 found[name] = f"{state['Status']} {health}"
         return found
 
     def states(self) -> dict[str, Any]:
-        ids = self("ps", "-q", "-a").split()
-        return {row["Config"]["Labels"]["com.docker.compose.service"]: row["State"] for row in inspect(ids)}
+        return {service: row["State"] for service, row in self.containers().items()}
+
+    def containers(self) -> dict[str, Any]:
+        """Return every container, the one-shots too, by service."""
+        rows = inspect(self("ps", "-q", "-a").split())
+        return {row["Config"]["Labels"]["com.docker.compose.service"]: row for row in rows}
 
     def container(self, service: str) -> Any:
         (row,) = inspect(self("ps", "-q", service).split())

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Prepare Vault for the mesh, in two steps around Consul's taking over its CA. Safe to run twice.
+# Prepare Vault for the mesh, in steps around Consul's taking over its CA. Safe to run twice.
 #
 #   vault/bootstrap.sh ca FOLDER                      before consul/bootstrap.sh: a token for Consul's CA provider
 #   vault/bootstrap.sh mesh TRUST_DOMAIN DC SERVICES  after it: our intermediate under Consul's root, the role, AppRoles
+#   vault/bootstrap.sh orchestrator FOLDER SERVICES   then: FOLDER/token, which may hand out their secret-ids and no more
 #
 # The leaves of Lictor come from an intermediate of their own, pki_mesh, signed by the root that Consul uses: Consul
 # rewrites what is in its own mounts, and both kinds of leaf trust each other by the common root.
@@ -20,17 +21,25 @@ has_mount() { "$vault" secrets list -format=json | grep -q "\"$1/\""; }
 
 field() { "$vault" read -field="$2" "$1" 2>/dev/null; }
 
+# token FILE PERIOD FLAG...: made once, kept in a file for as long as it is good
+token() {
+    file=$1 period=$2
+    shift 2
+    if [ -s "$file" ] && VAULT_TOKEN=$(cat "$file") BAO_TOKEN=$(cat "$file") "$vault" token lookup >/dev/null 2>&1; then
+        return
+    fi
+    "$vault" token create -orphan -period="$period" "$@" -field=token >"$file.new"
+    mv "$file.new" "$file"
+    say "token in $file"
+}
+
 ca() {
     folder=$1
     mkdir -p "$folder"
     has_mount connect_root || "$vault" secrets enable -path=connect_root -max-lease-ttl=87600h pki >/dev/null
     has_mount connect_inter || "$vault" secrets enable -path=connect_inter -max-lease-ttl=8760h pki >/dev/null
     "$vault" policy write consul-ca "$here/policies/consul-ca.hcl" >/dev/null
-    if [ ! -s "$folder/consul-ca-token" ] || ! VAULT_TOKEN=$(cat "$folder/consul-ca-token") BAO_TOKEN=$VAULT_TOKEN \
-        "$vault" token lookup >/dev/null 2>&1; then
-        "$vault" token create -orphan -period=72h -policy=consul-ca -field=token >"$folder/consul-ca-token"
-        say "token for Consul's CA provider"
-    fi
+    token "$folder/consul-ca-token" 72h -policy=consul-ca
 }
 
 # Our intermediate: its key is made in Vault and never leaves it.
@@ -75,9 +84,19 @@ END
     say "role mesh; AppRoles $services"
 }
 
+orchestrator() {
+    mkdir -p "$1"
+    policies=
+    for service in $2; do
+        policies="$policies -policy=lictor-orchestrator-$service"
+    done
+    # shellcheck disable=SC2086  # a list of words
+    token "$1/token" 24h -no-default-policy $policies
+}
+
 word=$1
 shift
 case $word in
-    ca | mesh) "$word" "$@" ;;
-    *) say "unknown step $word: ca or mesh"; exit 2 ;;
+    ca | mesh | orchestrator) "$word" "$@" ;;
+    *) say "unknown step $word: ca, mesh or orchestrator"; exit 2 ;;
 esac

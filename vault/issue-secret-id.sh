@@ -13,7 +13,8 @@ vault=${VAULT_BIN:-$(command -v vault || command -v bao)}
 service=$1 folder=$2
 mkdir -p "$folder"
 
-"$vault" read -field=role_id "auth/approle/role/$service/role-id" >"$folder/role-id"
+"$vault" read -field=role_id "auth/approle/role/$service/role-id" >"$folder/.role-id"
+mv "$folder/.role-id" "$folder/role-id"
 "$vault" write -f -wrap-ttl="${WRAP_TTL:-60s}" -field=wrapping_token "auth/approle/role/$service/secret-id" \
     >"$folder/.wrapped-secret-id"
 mv "$folder/.wrapped-secret-id" "$folder/wrapped-secret-id"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from typing import Any
 
@@ -51,13 +52,52 @@ def test_nothing_is_published_but_the_gateway_and_the_uis_on_loopback(compose: C
     assert published == {"consul": {"127.0.0.1"}, "vault": {"127.0.0.1"}, "edge": {"127.0.0.1"}}
 
 
-def test_our_containers_are_nobody_and_can_write_nowhere(compose: Compose) -> None:
-    for service in ("web-sidecar", "api-v1-sidecar", "api-v2-sidecar", "edge"):
-        container = compose.container(service)
-        assert container["Config"]["User"] == "10001:10001"
-        assert container["HostConfig"]["ReadonlyRootfs"] is True
-        assert container["HostConfig"]["CapDrop"] == ["ALL"]
-        assert container["HostConfig"]["Privileged"] is False
+def test_every_container_is_nobody_without_a_capability_and_can_write_nowhere(compose: Compose) -> None:
+    containers = compose.containers()
+    assert len(containers) == 14
+    for service, container in containers.items():
+        host = container["HostConfig"]
+        first = service == "volumes-init"  # gives the volumes to the others, without a network, and is gone
+        users = {"root"} if first else {"100:1000"} if service in {"consul", "vault"} else {"10001:10001"}
+        assert container["Config"]["User"] in users, service
+        assert host["ReadonlyRootfs"] is True, service
+        assert host["CapDrop"] == ["ALL"], service
+        assert (host["CapAdd"] or []) == (["CHOWN"] if first else []), service
+        assert host["SecurityOpt"] == ["no-new-privileges:true"], service
+        assert host["Privileged"] is False, service
+        assert (host["NetworkMode"] == "none") is first, service
+        assert ("Health" in container["State"]) is not service.endswith("-init"), service
+
+
+def test_the_operators_container_is_as_locked(compose: Compose) -> None:
+    question = "id -u; grep CapEff /proc/self/status; touch /here 2>&1 || true"
+    said = compose("run", "--rm", "-T", "--entrypoint", "sh", "operator", "-c", question)
+    assert said.split()[:3] == ["10001", "CapEff:", "0000000000000000"]
+    assert "Read-only file system" in said
+
+
+def test_the_orchestrator_may_hand_out_secret_ids_and_nothing_else(compose: Compose) -> None:
+    token = "export VAULT_TOKEN=$(cat /orchestrator/token) BAO_TOKEN=$(cat /orchestrator/token); "
+
+    def says(command: str) -> str:
+        return compose("exec", "-T", "orchestrator", "sh", "-c", f"{token}{command} 2>&1 || true")
+
+    found = json.loads(says("vault token lookup -format=json"))["data"]
+    assert found["policies"] == [f"lictor-orchestrator-{service}" for service in ("api", "edge", "web")]
+    assert found["period"] > 0
+    assert "permission denied" in says("vault policy list")
+    assert "permission denied" in says("vault write -f auth/approle/role/web/secret-id")  # not wrapped
+    mounts = {
+        mount["Name"].partition("_")[2] for mount in compose.container("orchestrator")["Mounts"] if "Name" in mount
+    }
+    assert mounts == {"orchestrator-token", "secrets-web", "secrets-api-v1", "secrets-api-v2", "secrets-edge"}
+    holders = {
+        service: mount["RW"]
+        for service, container in compose.containers().items()
+        for mount in container["Mounts"]
+        if mount.get("Name", "").endswith("_orchestrator-token")
+    }
+    assert holders == {"volumes-init": True, "mesh-init": True, "orchestrator": False}
 
 
 def test_an_app_cannot_be_reached_past_its_sidecar(compose: Compose) -> None:
@@ -85,7 +125,7 @@ def test_a_sidecar_that_is_killed_comes_back_with_a_new_leaf(compose: Compose) -
 
 def test_the_bootstrap_may_run_twice(compose: Compose) -> None:
     before = compose("run", "--rm", "-T", "--no-deps", "--entrypoint", "sha256sum", "consul-init", "/tokens/web")
-    compose("up", "-d", "--no-build", "--force-recreate", "vault-init", "consul-init")
+    compose("up", "-d", "--no-build", "--force-recreate", "vault-init", "consul-init", "mesh-init")
     compose.wait_healthy()
     after = compose("run", "--rm", "-T", "--no-deps", "--entrypoint", "sha256sum", "consul-init", "/tokens/web")
     assert before == after
