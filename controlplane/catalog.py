@@ -15,7 +15,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote, urlencode
@@ -25,6 +25,17 @@ from yarl import URL
 
 from consul import base
 from controlplane.consul_settings import ConsulSettings
+from controlplane.registration import SIDECAR_SUFFIX
+from controlplane.shapes import (
+    checked_entry,
+    checked_instances,
+    checked_match,
+    checked_object,
+    checked_roots,
+    checked_rows,
+    checked_service,
+    checked_services,
+)
 from policies.errors import (
     CatalogBadAnswer,
     CatalogError,
@@ -54,6 +65,7 @@ SLACK_SECONDS = 5.0  # on top of a blocking query's wait and the server's jitter
 MAX_WATCHES = 64  # blocking queries at once; the agent allows 200 connections per client address
 _LARGE_BODY = 64 * 1024  # decoded in a thread from here on
 _MADE_UP_SOURCE = "lictor-default-action-probe"
+_REASONS_OF_THE_DEFAULT = ("Default ", "ACLs disabled")  # else an intention: "Matched L4 intention: ..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,44 +278,47 @@ class Catalog:
         """Return a watch's answer: at once without a cursor, else when it changed or after `wait` seconds."""
         match watch:
             case RootsWatch():
-                return await self._get(path("agent/connect/ca/roots"), cursor, wait)
+                answer = await self._get(path("agent/connect/ca/roots"), cursor, wait)
+                return _checked(answer, checked_roots("agent/connect/ca/roots", answer.data))
             case RegistrationWatch(proxy_id):
                 return await self._registration(proxy_id, cursor, wait)
             case IntentionsWatch(service):
                 query = {"by": "destination", "name": service}
                 answer = await self._get(path("connect/intentions/match"), cursor, wait, query)
-                rows = answer.data.get(service) if isinstance(answer.data, Mapping) else None
-                return Answer(rows or [], answer.cursor, answer.filtered)
+                return _checked(answer, checked_match("connect/intentions/match", answer.data, service))
             case DefaultActionWatch(service):
-                return await self._default_action(service)
+                return Answer(await self._default_action(service))
             case MeshWatch():
                 return await self._entry("mesh", "mesh", cursor, wait)
             case ChainWatch():
                 return await self._chain(watch, cursor, wait)
             case EndpointsWatch(service, datacenter):
                 query = {"dc": datacenter} if datacenter else {}
-                return await self._get(path("health/connect", Segment(service)), cursor, wait, query)
+                answer = await self._get(path("health/connect", Segment(service)), cursor, wait, query)
+                return _checked(answer, checked_instances(f"health/connect/{service}", answer.data))
             case IngressWatch(name):
                 return await self._entry("ingress-gateway", name, cursor, wait)
             case GatewayServicesWatch(name):
-                return await self._get(path("catalog/gateway-services", Segment(name)), cursor, wait)
+                answer = await self._get(path("catalog/gateway-services", Segment(name)), cursor, wait)
+                rows = checked_rows(f"catalog/gateway-services/{name}", answer.data, "Service", Mapping)
+                return _checked(answer, rows)
 
     async def leaf(self, service: str, cursor: str, wait: float) -> Answer:
         """Return the agent's leaf of a service, key included (`GET /v1/agent/connect/ca/leaf/:service`)."""
         return await self._get(path("agent/connect/ca/leaf", Segment(service)), cursor, wait)
 
-    async def service(self, service_id: str) -> Any:
+    async def service(self, service_id: str) -> Mapping[str, Any]:
         """Return a service of this agent (`GET /v1/agent/service/:id`). Raise CatalogNotFound."""
-        return (await self._get(path("agent/service", Segment(service_id)))).data
+        return checked_service("agent/service", (await self._get(path("agent/service", Segment(service_id)))).data)
 
-    async def services(self) -> Mapping[str, Any]:
+    async def services(self) -> Mapping[str, Mapping[str, Any]]:
         """Return all services of this agent by ID (`GET /v1/agent/services`)."""
-        data = (await self._get(path("agent/services"))).data
-        return data if isinstance(data, Mapping) else {}
+        return checked_services("agent/services", (await self._get(path("agent/services"))).data)
 
-    async def roots(self) -> Any:
+    async def roots(self) -> Mapping[str, Any]:
         """Return the CA roots (`GET /v1/agent/connect/ca/roots`)."""
-        return (await self._get(path("agent/connect/ca/roots"))).data
+        answer = await self._get(path("agent/connect/ca/roots"))
+        return checked_roots("agent/connect/ca/roots", answer.data)
 
     async def own_chain(self, service: str) -> Any:
         """Return a service's chain, which tells its datacenter and protocol (`GET /v1/discovery-chain/:service`)."""
@@ -350,18 +365,42 @@ class Catalog:
         response = await self._client.http.get(
             _raw, path("agent/service", Segment(proxy_id)), params=query, headers=self._authorization()
         )
-        return Answer(await _decode(response, "agent/service"), response.headers.get("X-Consul-ContentHash", ""))
+        data = checked_service("agent/service", await _decode(response, "agent/service"))
+        return Answer(data, response.headers.get("X-Consul-ContentHash", ""))
 
-    async def _default_action(self, service: str) -> Answer:
-        """Ask for a source that nobody has: what is left is the agent's effective default."""
-        roots = await self.roots()
-        uri = f"spiffe://{roots.get('TrustDomain')}/ns/default/dc/none/svc/{_MADE_UP_SOURCE}"
-        body = {"Target": service, "ClientCertURI": uri, "ClientCertSerial": "00"}
-        response = await self._client.http.post(
-            _raw, path("agent/connect/authorize"), data=json.dumps(body), headers=self._authorization()
-        )
-        data = await _decode(response, "agent/connect/authorize")
-        return Answer(data.get("Authorized") is True)
+    async def _default_action(self, service: str) -> bool | None:
+        """Return whether the agent allows what no intention says, None when it cannot be known.
+
+        A source that nobody has is authorized by the default, unless an intention of `*` stands before it: the reason
+        tells which. The sidecar's own name, which tokens of sidecars may ask about too, is met by fewer intentions.
+        Where they hide the default there as well, the agent's settings tell it to whoever may read the agent.
+        """
+        uri = f"spiffe://{(await self.roots())['TrustDomain']}/ns/default/dc/none/svc/{_MADE_UP_SOURCE}"
+        told = await self._authorize(service, uri)
+        with suppress(CatalogForbidden):
+            told = await self._authorize(service + SIDECAR_SUFFIX, uri) if told is None else told
+        with suppress(CatalogForbidden):
+            told = await self._configured_default() if told is None else told
+        return told
+
+    async def _authorize(self, target: str, uri: str) -> bool | None:
+        """Ask `POST /v1/agent/connect/authorize`; None when the answer does not come from the default."""
+        where = "agent/connect/authorize"
+        body = {"Target": target, "ClientCertURI": uri, "ClientCertSerial": "00"}
+        response = await self._client.http.post(_raw, path(where), data=json.dumps(body), headers=self._authorization())
+        data = checked_object(where, await _decode(response, where), "Authorized", "Reason")
+        return data["Authorized"] is True if str(data["Reason"]).startswith(_REASONS_OF_THE_DEFAULT) else None
+
+    async def _configured_default(self) -> bool | None:
+        """Return the default by `GET /v1/agent/self`, which needs agent:read; None when it does not say."""
+        data = checked_object("agent/self", (await self._get(path("agent/self"))).data)
+        settings = data.get("DebugConfig")
+        if not isinstance(settings, Mapping) or not isinstance(settings.get("ACLsEnabled"), bool):
+            return None
+        resolver = settings.get("ACLResolverSettings")
+        of_acls = resolver.get("ACLDefaultPolicy") if isinstance(resolver, Mapping) else None
+        said = settings.get("DefaultIntentionPolicy") or (of_acls if settings["ACLsEnabled"] else "allow")
+        return {"allow": True, "deny": False}.get(str(said))
 
     async def _chain(self, watch: ChainWatch, cursor: str, wait: float) -> Answer:
         query = {"compile-dc": watch.datacenter} if watch.datacenter else {}
@@ -382,16 +421,18 @@ class Catalog:
             answer = await _answer(response, where)
         else:
             answer = await self._get(where, cursor, wait, query)
-        if not isinstance(answer.data, Mapping) or not isinstance(answer.data.get("Chain"), Mapping):
-            raise CatalogBadAnswer(where, "the answer holds no Chain")
-        return Answer(answer.data["Chain"], answer.cursor, answer.filtered)
+        found = checked_object(where, answer.data, "Chain")["Chain"]
+        return _checked(answer, checked_object(where, found, "StartNode", "Nodes", "Targets"))
 
     async def _entry(self, kind: str, name: str, cursor: str, wait: float) -> Answer:
         """Return a config entry; None when there is none, which can be waited on like any other answer."""
         try:
-            return await self._get(path("config", kind, Segment(name)), cursor, wait)
+            answer = await self._get(path("config", kind, Segment(name)), cursor, wait)
         except CatalogNotFound as error:
+            if not error.index:
+                raise CatalogBadAnswer(error.where, "a 404 that is not Consul's: it has no index") from error
             return Answer(None, error.index)
+        return _checked(answer, checked_entry(f"config/{kind}/{name}", answer.data, kind))
 
     async def _get(
         self, where: str, cursor: str = "", wait: float = 0, query: Mapping[str, str] | None = None
@@ -423,6 +464,10 @@ async def _answer(response: base.Response, where: str) -> Answer:
     data = await _decode(response, where)
     filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
     return Answer(data, response.headers.get("X-Consul-Index", ""), filtered)
+
+
+def _checked(answer: Answer, data: Any) -> Answer:
+    return Answer(data, answer.cursor, answer.filtered)
 
 
 async def _decode(response: base.Response, where: str) -> Any:

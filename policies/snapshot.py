@@ -60,7 +60,7 @@ class IntentionsWatch:
 
 @dataclass(frozen=True, slots=True)
 class DefaultActionWatch:
-    """`POST /v1/agent/connect/authorize` with a made-up source: the agent's effective default. Polled."""
+    """What the agent does where no intention matches: its effective default. Polled."""
 
     service: str
 
@@ -132,8 +132,9 @@ class Heard:
 
     For RegistrationWatch the service object, ChainWatch the `Chain` object, EndpointsWatch the list of rows,
     IntentionsWatch the list of rows of the service, RootsWatch the object, MeshWatch and IngressWatch the entry or
-    None, GatewayServicesWatch the list, DefaultActionWatch the bool `Authorized`. `shaken`: the agent has just come
-    back and its checks have not run yet, so that an instance which became critical keeps the health that it had.
+    None, GatewayServicesWatch the list, DefaultActionWatch whether it allows, or None when that could not be found out.
+    `shaken`: the agent has just come back and its checks have not run yet, so that an instance which became critical
+    keeps the health that it had.
     """
 
     watch: Watch
@@ -235,6 +236,8 @@ def apply(snapshot: Snapshot, update: Update) -> Snapshot:
 
 
 def _hear(snapshot: Snapshot, watch: Watch, raw: object, *, shaken: bool) -> Snapshot:
+    if isinstance(watch, DefaultActionWatch) and raw is None and watch in snapshot.heard:
+        return snapshot  # the one that is known holds
     try:
         answer, problems = _parse(watch, raw)
         if shaken and isinstance(watch, EndpointsWatch):
@@ -276,7 +279,7 @@ def _parse(watch: Watch, raw: Any) -> tuple[Answer, tuple[Problem, ...]]:
         case IntentionsWatch():
             return parse_intentions([dict(mapping(row)) for row in items(raw)])
         case DefaultActionWatch():
-            return Action.ALLOW if raw is True else Action.DENY, ()
+            return _parse_default(watch, raw)
         case MeshWatch():
             return parse_mesh(raw), ()
         case ChainWatch():
@@ -287,6 +290,13 @@ def _parse(watch: Watch, raw: Any) -> tuple[Answer, tuple[Problem, ...]]:
             return parse_ingress(raw), ()
         case GatewayServicesWatch():
             return parse_gateway_services(items(raw)), ()
+
+
+def _parse_default(watch: Watch, allows: object) -> tuple[Action, tuple[Problem, ...]]:
+    if allows is not None:
+        return Action.ALLOW if allows is True else Action.DENY, ()
+    message = "an intention of source * hides the agent's default, and the token lacks agent:read"
+    return Action.DENY, (Problem(name_of(watch), message, "what no permission matches is denied"),)
 
 
 def _parse_roots(answer: Mapping[str, Any]) -> Roots:

@@ -1,17 +1,25 @@
-"""Our answer to a tcp connection against the agent's own, /v1/agent/connect/authorize, over a table of intentions."""
+"""Our answers against the agent's own, /v1/agent/connect/authorize, over a table of intentions; and its default.
+
+What no permission of an L7 intention matches falls to the default of the agent, which no intention may hide or feign.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from controlplane.catalog import Catalog
 from controlplane.consul_settings import ConsulSettings
-from harness.servers import ConsulServer, consul_server
+from harness.peers import peers
+from harness.servers import ConsulServer, consul_server, dev_server, eventually, free_ports
+from harness.wire import App, Wire
 from policies.intentions import Action, parse_intentions
 from policies.snapshot import DefaultActionWatch, IntentionsWatch
 
@@ -19,10 +27,29 @@ SOURCES = ("web", "db", "other")
 TARGET = "auth-api"
 
 
-@pytest.fixture(scope="module", params=["allow", "deny"])
-def server(request: pytest.FixtureRequest) -> Iterator[ConsulServer]:
-    with consul_server(settings={"default_intention_policy": request.param}) as running:
-        yield running
+@contextlib.contextmanager
+def started(kind: str, default: str, *, acl: bool = False) -> Iterator[ConsulServer]:
+    """Run the real server or ours with a default for intentions."""
+    if kind == "real":
+        settings = {"default_intention_policy": default} if default else {}
+        with consul_server(acl=acl, settings=settings) as running:
+            yield running
+    else:
+        with dev_server(acl=acl, default_intention_policy=default) as running:
+            yield running
+
+
+@pytest.fixture(scope="module", params=itertools.product(["real", "embedded"], ["allow", "deny"]), ids="-".join)
+def serving(request: pytest.FixtureRequest) -> Iterator[tuple[ConsulServer, bool]]:
+    """A server, and whether it allows what no intention says."""
+    with started(*request.param) as running:
+        yield running, request.param[1] == "allow"
+
+
+def clear(server: ConsulServer) -> None:
+    """Take away every intention."""
+    for entry in server.api("config/service-intentions"):
+        server.api(f"config/service-intentions/{entry['Name']}", "DELETE")
 
 
 def sources(seed: int) -> dict[str, list[dict[str, Any]]]:
@@ -43,7 +70,8 @@ def sources(seed: int) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_our_decision_is_the_agents(server: ConsulServer, seed: int) -> None:
+async def test_our_decision_is_the_agents(serving: tuple[ConsulServer, bool], seed: int) -> None:
+    server, by_default = serving
     server.write({"Kind": "service-defaults", "Name": TARGET, "Protocol": "http"})
     for destination, rows in sources(seed).items():
         if rows:
@@ -56,7 +84,7 @@ async def test_our_decision_is_the_agents(server: ConsulServer, seed: int) -> No
         allowed = (await agent.read(DefaultActionWatch(TARGET), "", 1)).data
     intentions, problems = parse_intentions(rows)
     assert not problems
-    # The probe for the default meets intentions of `*` too; the agent's own setting is what is left.
+    assert allowed is by_default
     default = Action.ALLOW if allowed else Action.DENY
     for source in SOURCES:
         uri = f"spiffe://{trust_domain}/ns/default/dc/dc1/svc/{source}"
@@ -64,6 +92,124 @@ async def test_our_decision_is_the_agents(server: ConsulServer, seed: int) -> No
         theirs = server.api("agent/connect/authorize", "POST", body)
         ours = intentions.for_source(source, default).connection
         assert ours.allowed is theirs["Authorized"], (source, ours.because, theirs["Reason"])
+
+
+# --- what no permission matches: the default -----------------------------------------------------------------------
+
+
+class NoHeaders:
+    def get_all(self, name: str) -> Sequence[str]:
+        del name
+        return ()
+
+
+NO_HEADERS = NoHeaders()
+ONLY_OK = {"Name": "web", "Permissions": [{"Action": "allow", "HTTP": {"PathExact": "/ok"}}]}
+HIDING: dict[str, dict[str, list[dict[str, Any]]]] = {
+    "nothing": {},
+    "all-to-it-allowed": {TARGET: [{"Name": "*", "Action": "allow"}]},
+    "all-to-it-denied": {TARGET: [{"Name": "*", "Action": "deny"}]},
+    "all-to-all-allowed": {"*": [{"Name": "*", "Action": "allow"}]},
+    "all-to-all-denied": {"*": [{"Name": "*", "Action": "deny"}]},
+    "both": {TARGET: [{"Name": "*", "Action": "deny"}], "*": [{"Name": "*", "Action": "allow"}]},
+    "all-to-it-by-path": {TARGET: [{"Name": "*", "Permissions": [{"Action": "deny", "HTTP": {"PathPrefix": "/x"}}]}]},
+}
+
+
+def write_hiding(server: ConsulServer, hiding: str) -> None:
+    clear(server)
+    server.write({"Kind": "service-defaults", "Name": TARGET, "Protocol": "http"})
+    for destination, sources in {TARGET: [], **HIDING[hiding]}.items():
+        own = [ONLY_OK] if destination == TARGET else []
+        server.write({"Kind": "service-intentions", "Name": destination, "Sources": own + sources})
+
+
+async def default_of(server: ConsulServer, token: str) -> bool | None:
+    """Return what a token finds out of the default, once the agent has heard of the intentions."""
+    async with Catalog(ConsulSettings(server.http_addr, token=token)) as agent:
+        return (await agent.read(DefaultActionWatch(TARGET), "", 1)).data  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("hiding", HIDING)
+async def test_no_intention_of_everybody_passes_for_the_default(
+    serving: tuple[ConsulServer, bool], hiding: str
+) -> None:
+    server, expected = serving
+    write_hiding(server, hiding)
+    for _ in range(3):
+        assert await default_of(server, "") is expected
+    async with Catalog(ConsulSettings(server.http_addr)) as agent:
+        rows = (await agent.read(IntentionsWatch(TARGET), "", 1)).data
+    intentions, _ = parse_intentions(rows)
+    policy = intentions.for_source("web", Action.ALLOW if expected else Action.DENY)
+    assert policy.request("GET", "/ok", NO_HEADERS).allowed
+    assert policy.request("GET", "/no", NO_HEADERS).allowed is expected
+    assert policy.request("POST", "/no", NO_HEADERS).intention is None, "the default decided"
+
+
+RULES = {
+    "sidecar": """
+        service "{0}" {{ policy = "write" }} service "{0}-sidecar-proxy" {{ policy = "write" }}
+        service_prefix "" {{ policy = "read" }} node_prefix "" {{ policy = "read" }}""",
+    "service-alone": """service "{0}" {{ policy = "write" }} service_prefix "" {{ policy = "read" }}""",
+    "reader-of-the-agent": """
+        service "{0}" {{ policy = "write" }} service_prefix "" {{ policy = "read" }}
+        agent_prefix "" {{ policy = "read" }}""",
+}
+FINDS_OUT = {
+    ("nothing", "service-alone"): True,
+    ("all-to-it-allowed", "service-alone"): False,
+    ("all-to-it-allowed", "sidecar"): True,
+    ("all-to-it-allowed", "reader-of-the-agent"): True,
+    ("all-to-all-allowed", "sidecar"): False,
+    ("all-to-all-allowed", "reader-of-the-agent"): True,
+    ("both", "reader-of-the-agent"): True,
+}
+
+
+@pytest.fixture(scope="module", params=["real", "embedded"])
+def denying(request: pytest.FixtureRequest) -> Iterator[ConsulServer]:
+    """ACLs on, whose default (deny) is that of intentions too."""
+    with started(request.param, "", acl=True) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("hiding", "rules"), FINDS_OUT, ids=map("/".join, FINDS_OUT))
+async def test_who_may_ask_less_knows_less_but_nothing_wrong(denying: ConsulServer, hiding: str, rules: str) -> None:
+    write_hiding(denying, hiding)
+    name = f"{rules}-of-{hiding}"
+    denying.api("acl/policy", "PUT", {"Name": name, "Rules": RULES[rules].format(TARGET)})
+    token = str(denying.api("acl/token", "PUT", {"Policies": [{"Name": name}]})["SecretID"])
+    assert await default_of(denying, token) is (False if FINDS_OUT[hiding, rules] else None)
+
+
+async def test_envoy_and_our_sidecar_answer_alike_what_no_permission_matches(tmp_path: Path) -> None:
+    """Web may GET /ok, everybody else may do everything, the agent denies by default: web's other paths are denied."""
+    with consul_server(settings={"default_intention_policy": "deny"}) as server:
+        server.write({"Kind": "proxy-defaults", "Name": "global", "Config": {"protocol": "http"}})
+        write_hiding(server, "all-to-it-allowed")
+        found = {}
+        async with App().running() as app:
+            for kind in ("envoy", "lictor"):
+                with peers(server, tmp_path) as proxies:
+                    (port,) = free_ports(1)
+                    proxies.register(TARGET, app.port)
+                    proxies.register("web", 1, upstreams={TARGET: port})
+                    start = proxies.envoy_sidecar if kind == "envoy" else proxies.lictor_sidecar
+                    for instance in (f"{TARGET}-1", "web-1"):
+                        await asyncio.to_thread(start, instance)
+
+                    async def status(path: str, port: int = port) -> int:
+                        async with await Wire.open(port) as wire:
+                            request = f"GET {path} HTTP/1.1\r\nHost: {TARGET}\r\n\r\n"
+                            return (await wire.ask(request.encode())).status
+
+                    async def served() -> bool:
+                        return await status("/ok") == 200
+
+                    await eventually(served, 20)
+                    found[kind] = [await status(path) for path in ("/ok", "/no", "/ok/x")]
+        assert found == {"envoy": [200, 403, 403], "lictor": [200, 403, 403]}
 
 
 def test_the_table_is_not_trivial() -> None:

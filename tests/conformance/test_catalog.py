@@ -37,6 +37,7 @@ from policies.snapshot import (
     MeshWatch,
     RegistrationWatch,
     RootsWatch,
+    Watch,
 )
 
 
@@ -241,6 +242,19 @@ async def test_an_https_agent_is_spoken_to_with_its_ca_and_our_certificate(
 # --- a faulty agent -----------------------------------------------------------------------------------------------
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+NO_ROOTS = {"TrustDomain": "", "Roots": None}
+EVERY_WATCH: tuple[Watch, ...] = (
+    RootsWatch(),
+    RegistrationWatch("web-sidecar-proxy"),
+    IntentionsWatch("api"),
+    DefaultActionWatch("api"),
+    MeshWatch(),
+    ChainWatch("api", "api"),
+    ChainWatch("api", "api", "", "http", 250),
+    EndpointsWatch("api"),
+    IngressWatch("edge"),
+    GatewayServicesWatch("edge"),
+)
 
 
 @contextlib.asynccontextmanager
@@ -300,9 +314,36 @@ async def test_a_redirect_is_never_followed_with_the_token() -> None:
     assert asked == ["/v1/agent/connect/ca/roots"]
 
 
+@pytest.mark.parametrize("watch", EVERY_WATCH, ids=repr)
+@pytest.mark.parametrize("text", ["null", "[]", "{}", "true", '"text"', "[null]", '{"api": 5}', "<html>"])
+async def test_garbage_is_never_heard_as_nothing(watch: Watch, text: str) -> None:
+    """`[]` is good news for a list of instances or services and for nothing else."""
+    async with faulty(always(200, text, {"X-Consul-Index": "7", "X-Consul-ContentHash": "7"})) as agent:
+        if text == "[]" and isinstance(watch, EndpointsWatch | GatewayServicesWatch):
+            assert (await agent.read(watch, "", 1)).data == []
+            return
+        with pytest.raises(CatalogBadAnswer):
+            await agent.read(watch, "", 1)
+
+
+async def test_a_404_that_is_not_consuls_does_not_take_an_entry_away() -> None:
+    async with faulty(always(404, "404 page not found")) as agent:
+        for watch in (MeshWatch(), IngressWatch("edge")):
+            with pytest.raises(CatalogBadAnswer):
+                await agent.read(watch, "", 1)
+
+
+async def test_garbage_at_the_start_is_asked_again_about() -> None:
+    async with faulty(always(200, "null")) as agent:
+        for asking in (agent.services(), agent.service("web-1"), agent.roots(), agent.own_chain("web")):
+            with pytest.raises(CatalogBadAnswer) as caught:
+                await asking
+            assert not caught.value.terminal
+
+
 async def test_a_chain_answer_without_a_chain_is_a_bad_answer() -> None:
     async with faulty(always(200, "{}")) as agent:
-        with pytest.raises(CatalogBadAnswer, match="holds no Chain"):
+        with pytest.raises(CatalogBadAnswer, match="expected an object with Chain"):
             await agent.own_chain("x")
 
 
@@ -346,8 +387,8 @@ async def test_nobody_there_is_unreachable() -> None:
 
 
 async def test_a_large_answer_is_read_whole() -> None:
-    rows = [{"ID": str(number), "Text": "x" * 100} for number in range(5000)]
-    async with faulty(always(200, json.dumps({"Roots": rows}))) as agent:
+    rows = [{"RootCert": str(number), "Text": "x" * 100} for number in range(5000)]
+    async with faulty(always(200, json.dumps({"TrustDomain": "t", "Roots": rows}))) as agent:
         assert len((await agent.roots())["Roots"]) == 5000
 
 
@@ -359,7 +400,7 @@ async def test_the_environment_of_this_process_has_no_say(monkeypatch: pytest.Mo
 
     async def note(request: web.Request) -> web.StreamResponse:
         seen.append(request.headers.get("X-Consul-Token"))
-        return web.json_response({})
+        return web.json_response(NO_ROOTS)
 
     async with faulty(note) as agent:
         await agent.roots()
@@ -376,7 +417,7 @@ async def test_blocking_reads_never_take_every_connection_of_the_agent() -> None
         most = max(most, waiting)
         await asyncio.sleep(0.05)
         waiting -= 1
-        return web.json_response({}, headers={"X-Consul-Index": "1"})
+        return web.json_response(NO_ROOTS, headers={"X-Consul-Index": "1"})
 
     async with faulty(count) as agent:
         await asyncio.gather(*(agent.read(RootsWatch(), "1", 1) for _ in range(200)))

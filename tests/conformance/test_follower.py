@@ -16,7 +16,7 @@ from controlplane.watches import Follower
 from harness.certificates import TRUST_DOMAIN, Authority, spiffe
 from harness.meshes import chain, instance
 from harness.servers import eventually
-from policies.errors import CatalogFault, CatalogForbidden, CatalogNotFound, CatalogUnreachable
+from policies.errors import CatalogBadAnswer, CatalogFault, CatalogForbidden, CatalogNotFound, CatalogUnreachable
 from policies.identity import Leaf
 from policies.snapshot import (
     ChainWatch,
@@ -124,7 +124,12 @@ async def test_an_index_of_zero_is_never_asked_with(authority: Authority) -> Non
 
 
 @pytest.mark.parametrize(
-    "error", [CatalogFault("GET /x", "No cluster leader"), CatalogUnreachable("GET /x", "refused")]
+    "error",
+    [
+        CatalogFault("GET /x", "No cluster leader"),
+        CatalogUnreachable("GET /x", "refused"),
+        CatalogBadAnswer("GET /x", "expected a list, got null"),
+    ],
 )
 async def test_a_failure_keeps_the_last_good_answer_and_is_told_once_each_way(
     authority: Authority, error: Exception, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,6 +114,20 @@ def test_a_shaken_answer_keeps_the_health_that_was_heard_before(authority: Autho
     (after,) = apply(shaken, Heard(watch, worse)).instances(watch) or ()
     assert after.critical
     assert apply(shaken, Heard(MeshWatch(), None, shaken=True)) is shaken
+
+
+def test_a_default_that_cannot_be_known_is_the_last_known_one_or_deny(authority: Authority) -> None:
+    watch = DefaultActionWatch("web")
+    member = sidecar("web", authority, default_allow=True)
+    assert apply(member.snapshot, Heard(watch, None)) is member.snapshot
+    assert member.snapshot.default_action is Action.ALLOW
+    never = replace(member.snapshot, heard={key: value for key, value in member.snapshot.heard.items() if key != watch})
+    unknown = apply(never, Heard(watch, None))
+    assert unknown.default_action is Action.DENY
+    assert "hides the agent's default" in str(unknown.problems[watch][0])
+    assert apply(unknown, Heard(watch, None)) is unknown
+    known = apply(unknown, Heard(watch, True))
+    assert (known.default_action, known.problems) == (Action.ALLOW, {})
 
 
 def test_a_good_answer_ends_the_problem(authority: Authority) -> None:
