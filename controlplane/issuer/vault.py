@@ -11,7 +11,7 @@ import asyncio
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -50,7 +50,7 @@ class VaultIssuer:
         self._token: VaultToken | None = None
         self._token_due = 0.0  # monotonic
 
-    async def leaves(self, spiffe_id: SpiffeId) -> AsyncIterator[Leaf]:
+    async def leaves(self, spiffe_id: SpiffeId) -> AsyncGenerator[Leaf, None]:
         """Yield the first leaf as soon as Vault gives it, then each next one in its time."""
         leaf: Leaf | None = None
         due = time.monotonic()

@@ -8,6 +8,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -41,7 +42,7 @@ from policies.snapshot import (
 )
 
 
-def catalog(server: ConsulServer, **more: str) -> Catalog:
+def catalog(server: ConsulServer, **more: Any) -> Catalog:
     return Catalog(ConsulSettings(server.http_addr, token=server.token, **more))
 
 
@@ -221,7 +222,7 @@ async def test_an_https_agent_is_spoken_to_with_its_ca_and_our_certificate(
         "verify_incoming": True,
     }
     with consul_server(settings={"ports": {"https": https}, "tls": {"https": tls}}):
-        files = {
+        files: dict[str, Any] = {
             "ca_file": str(tmp_path / "ca.pem"),
             "client_cert": str(tmp_path / "client.pem"),
             "client_key": str(tmp_path / "client-key.pem"),

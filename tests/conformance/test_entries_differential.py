@@ -214,7 +214,7 @@ WORDS = st.sampled_from([*NAMES_AND_KINDS, *PROTOCOLS, *VERBS])
 NUMBERS = st.sampled_from([0, 1, -1, 2, 100, 101, 8080, 70000, 1.5, -2.5, 2**31, 2**33, 1e20])
 SPANS = st.sampled_from(["5s", "1m30s", "0s", "-5s", "1.5h", "100us", "7ns", "1h", 5_000_000_000, 0, 1])
 PLAIN = (None, True, False, 5, -1, 1.5, 1e21, 1e-7, "x", "", "5", "0x10", "010", "1_000", "true", "T", "5s", "1e3")
-LISTS = ([], [1], ["a"], ["a", "b"], [[1]], [{"a": "b"}], [{}])
+LISTS: tuple[list[Any], ...] = ([], [1], ["a"], ["a", "b"], [[1]], [{"a": "b"}], [{}])
 ODD = st.sampled_from([*PLAIN, *LISTS, "99999999999999999999", {}, {"a": 1}, {"Name": "a"}])
 
 
@@ -650,7 +650,9 @@ ROUTER = entry_of("service-router", Routes=st.lists(ROUTES, max_size=3))
 
 @st.composite
 def splitters(draw: st.DrawFn) -> dict[str, Any]:
-    weights = draw(st.sampled_from([[100], [50, 50], [33.33, 66.67], [0.01, 99.99], [0, 100], [25, 25, 50], [90, 5]]))
+    weights: list[float] = draw(
+        st.sampled_from([[100], [50, 50], [33.33, 66.67], [0.01, 99.99], [0, 100], [25, 25, 50], [90, 5]])
+    )
     legs = [
         {"Weight": weight, "Service": draw(MAYBE_NAME), "ServiceSubset": draw(SUBSET)}
         | draw(some(RequestHeaders=FULL_MODIFIERS, ResponseHeaders=FULL_MODIFIERS))
@@ -778,8 +780,8 @@ def test_after_any_story_every_chain_is_consuls(
     pair.reset()
     for step in steps:
         if isinstance(step, tuple):
-            kind = step[0]
-            pair.delete(kind, SINGLE.get(kind, step[1]))
+            kind, name = step
+            pair.delete(kind, SINGLE.get(kind) or name)
             continue
         if pair.put(step):
             pair.compare_entry(step["Kind"], step.get("Name") or "mesh")

@@ -203,7 +203,7 @@ async def test_a_split_and_a_change_of_intentions_work_through_every_pairing(
         for version in ("v1", "v2"):
             app = await stack.enter_async_context(App(_named(version)).running())
             side = await asyncio.to_thread(
-                lambda v=version, a=app: proxies.register("sp-api", a.port, meta={"version": v}, instance=v)
+                proxies.register, "sp-api", app.port, meta={"version": version}, instance=version
             )
             await sidecar(proxies, called, f"sp-api-{version}", side)
         await asyncio.to_thread(lambda: proxies.register("sp-web", 1, upstreams={"sp-api": port}))

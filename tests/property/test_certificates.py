@@ -36,7 +36,7 @@ constraints = st.one_of(
     st.builds(x509.BasicConstraints, st.just(True), st.one_of(st.none(), st.integers(0, 300))),
 )
 usages = st.builds(
-    lambda flags: x509.KeyUsage(*flags, encipher_only=flags[4] and flags[0], decipher_only=flags[4] and flags[1]),
+    lambda flags: x509.KeyUsage(*flags, *(flags[4] and flag for flag in flags[:2])),
     st.lists(st.booleans(), min_size=7, max_size=7),
 )
 dates = st.datetimes(datetime(1950, 1, 1), datetime(2100, 1, 1)).map(lambda date: date.replace(microsecond=0))  # noqa: DTZ001

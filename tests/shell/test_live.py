@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
 import pytest
@@ -102,7 +102,7 @@ async def test_a_caller_denied_during_its_handshake_does_not_come_in(authority: 
 
 
 @contextlib.asynccontextmanager
-async def half_open(half: Half, context: ssl.SSLContext) -> AsyncIterator[object]:
+async def half_open(half: Half, context: ssl.SSLContext) -> AsyncIterator[Callable[[bytes], Awaitable[bytes]]]:
     """Begin a handshake and leave it there. Yields what ends it, sends bytes, and returns what comes back."""
     loop = asyncio.get_running_loop()
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lictor.cli import build_parser, _settings, main
+from lictor.cli import _settings, build_parser, main
 from lictor.flags import ignored
 from policies.errors import ConfigError
 from policies.snapshot import Role
@@ -120,7 +120,9 @@ def test_vault_in_the_environment_is_used_only_when_it_is_meant_for_us() -> None
 
 
 def test_what_only_envoy_understands_is_taken_and_told() -> None:
-    arguments = build_parser().parse_args(["sidecar", "-proxy-id", "p", "-grpc-addr", "x:1", "-ignore-envoy-compatibility"])
+    arguments = build_parser().parse_args(
+        ["sidecar", "-proxy-id", "p", "-grpc-addr", "x:1", "-ignore-envoy-compatibility"]
+    )
     assert ignored(arguments) == ["--grpc-addr", "--ignore-envoy-compatibility"]
 
 
