@@ -10,16 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lictor.dev.consul.definitions import GATEWAYS, SERVICE
+from lictor.dev.consul.decoding import DURATION, FLAG, FREE, INTEGER, TEXT
+from lictor.dev.consul.definitions import GATEWAYS
+from lictor.dev.consul.shapes import SERVICE
 from lictor.documents import Document
+from lictor.hcl import without_blocks
 from policies.durations import parse_duration
+from policies.entries import DecodeError, decode_entry
 from policies.errors import ConfigError, EntryError, Problem
 
 Json = dict[str, Any]
 KINDS = ("connect-proxy", *sorted(GATEWAYS))
-_IN_CHECKS = {"id": "CheckID", "args": "Args"}  # the file's names for what the API calls otherwise
+_IN_CHECKS = {"id": "CheckID"}  # the file's name for what the API calls otherwise
 _PASSED_OVER = frozenset({"serviceid", "token"})  # of a check: the service's own hold
-_TYPES = {"string": (str, "a text in quotes"), "int": (int, "a number"), "bool": (bool, "true or false")}
+_TYPES = {TEXT: (str, "a text in quotes"), INTEGER: (int, "a number"), FLAG: (bool, "true or false")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +73,31 @@ class _Reader:
         self.problems.append(Problem(where, message, fix))
 
     def read(self, path: str, raw: Any, shape: Any) -> Any:
-        if raw is None or shape == "any":
+        if raw is None:
             return raw
+        if shape in (FREE, {"": FREE}):
+            return self._free(path, raw)
         if isinstance(shape, list):
             return self._list(path, raw, shape[0])
         if isinstance(shape, dict):
             return self._block(path, raw, shape)
         return self._scalar(path, raw, shape)
 
+    def _free(self, path: str, raw: Any) -> Any:
+        """Return what Consul does not look into. A `config` is unpacked as that of an entry is."""
+        if not path.lower().endswith("config"):
+            return without_blocks(raw)
+        try:
+            return decode_entry({"Kind": "proxy-defaults", "Config": raw}).get("Config")
+        except DecodeError:
+            self.complain(path, f"a block was expected, not {raw!r}")
+            return None
+
     def _list(self, path: str, raw: Any, shape: Any) -> list[Any]:
-        elements = [raw] if isinstance(raw, Mapping) else raw
-        if not isinstance(elements, list):
+        if not isinstance(raw, list):  # blocks are one already
             self.complain(path, f"a list was expected, not {raw!r}")
             return []
-        return [self.read(f"{path}[{at}]", element, shape) for at, element in enumerate(elements)]
+        return [self.read(f"{path}[{at}]", element, shape) for at, element in enumerate(raw)]
 
     def _block(self, path: str, raw: Any, shape: Mapping[str, Any]) -> Json:
         block = raw[0] if isinstance(raw, list) and len(raw) == 1 else raw
@@ -102,15 +117,17 @@ class _Reader:
         for key, value in block.items():
             bare = key.replace("_", "").lower()
             if bare in names:
-                found[names[bare]] = self.read(f"{path}.{key}", value, shape.get(names[bare], ["string"]))
+                found[names[bare]] = self.read(f"{path}.{key}", value, shape[names[bare]])
             elif not (of_check and bare in _PASSED_OVER):
                 self.complain(f"{path}.{key}", "is not a known field", f"known are {', '.join(sorted(shape))}")
+        if of_check and not block:
+            self.complain(path, "is a check of nothing", 'write http, tcp, grpc, ttl, ...')
         if path.lower().endswith("service") and found.get("Kind") and found["Kind"] not in KINDS:
             self.complain(f"{path}.kind", f"{found['Kind']!r} is not a kind", f"write one of {', '.join(KINDS)}")
         return found
 
     def _scalar(self, path: str, raw: Any, shape: str) -> Any:
-        if shape == "duration":
+        if shape == DURATION:
             return self._duration(path, raw)
         kind, called = _TYPES[shape]
         if kind is int and isinstance(raw, float) and raw.is_integer():
