@@ -350,6 +350,12 @@ class Catalog:
         word = "true" if enable else "false"
         await self._client.agent.service.maintenance(quote(service_id, safe=""), word, reason=reason)
 
+    async def maintenance_reason(self, service_id: str) -> str | None:
+        """Return why a service is in maintenance (`GET /v1/agent/checks`); None when it is not, or we may not see."""
+        checks = checked_object("agent/checks", (await self._get(path("agent/checks"))).data)
+        check = checks.get(f"_service_maintenance:{service_id}")
+        return str(check.get("Notes") or "") if isinstance(check, Mapping) else None
+
     async def ask(self, method: str, parts: Sequence[str], query: Mapping[str, str], body: object = None) -> Any:
         """Return the decoded answer of any path: what the operator's command line asks. None for an empty one."""
         where = path(*(Segment(part) for part in parts))

@@ -4,7 +4,8 @@
 
 Starting: find out who we are, follow Consul, get a leaf, open the listeners, register last. Serving: every change of
 the snapshot is compiled and swapped in; a change that cannot be leaves the last good state in force. Draining:
-maintenance on, so that callers go elsewhere, finish what is under way, deregister what we registered.
+maintenance on, so that callers go elsewhere, finish what is under way, deregister what we registered; a registration
+that is not ours is left as it was found. Relieved by a second instance on the same port, only finish.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from policies.snapshot import (
     waiting,
 )
 from policies.table import Table
+from sidecar import takeover
 from sidecar.settings import ProcessSettings
 
 log = structlog.get_logger(__name__)
@@ -288,7 +290,7 @@ class Process:
         while True:
             if self.settings.definitions:
                 await self._register(catalog)
-            await self._quietly(catalog.maintenance(self._proxy_id, enable=False, reason=""))
+            await self._quietly(self._end_maintenance(catalog, self._proxy_id))
             if self.phase is Phase.STARTING:
                 self.phase = Phase.SERVING
                 log.info("serving", proxy=self._proxy_id)
@@ -324,21 +326,38 @@ class Process:
 
     async def _drain(self, catalog: Catalog, dataplane: Dataplane) -> None:
         self.phase = Phase.DRAINING
-        log.info("draining", seconds=self.settings.drain_seconds)
+        places = takeover.places(key.port for key in dataplane.listeners if key.purpose != "upstream")
+        relieved = takeover.taken_over(places)
+        log.info("draining", seconds=self.settings.drain_seconds, relieved=relieved)
         ids = [str(definition["ID"]) for definition in self.settings.definitions] or [self._proxy_id]
-        for service_id in ids:
+        for service_id in () if relieved else ids:
             await self._quietly(catalog.maintenance(service_id, enable=True, reason=DRAIN_REASON))
-        await asyncio.sleep(NOTICE_SECONDS)
+        if not relieved:
+            await asyncio.sleep(NOTICE_SECONDS)
         whole = await dataplane.drain_inbound(self.settings.drain_seconds)
         if not self._hold:
             whole = await dataplane.drain(self.settings.drain_seconds) and whole
-        for definition in reversed(self.settings.definitions):
-            await self._quietly(catalog.deregister(str(definition["ID"])))
+        if self.settings.definitions:
+            await self._deregister(catalog, places)
         log.info("drained", nothing_cut=whole)
         self._drained.set()
         if self._hold:
             await self._released.wait()
             await dataplane.drain(self.settings.drain_seconds)
+        if not self.settings.definitions:
+            await self._quietly(self._end_maintenance(catalog, self._proxy_id))
+
+    async def _deregister(self, catalog: Catalog, places: frozenset[str]) -> None:
+        if takeover.taken_over(places):
+            log.info("left_to_successor", ids=[definition["ID"] for definition in self.settings.definitions])
+            return
+        for definition in reversed(self.settings.definitions):
+            await self._quietly(catalog.deregister(str(definition["ID"])))
+
+    async def _end_maintenance(self, catalog: Catalog, service_id: str) -> None:
+        """End the maintenance that a drain began; an operator's own stays."""
+        if await catalog.maintenance_reason(service_id) in {None, DRAIN_REASON}:
+            await catalog.maintenance(service_id, enable=False, reason="")
 
     # --- how it stands ---
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -13,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from harness.load import load
 from harness.peers import Peers, peers
-from harness.servers import REPOSITORY, ConsulServer, consul_server, free_ports, http_json
+from harness.servers import REPOSITORY, ConsulServer, consul_server, eventually, free_ports, http_json
 from harness.wire import App, Wire
 
 GET = b"GET / HTTP/1.1\r\nHost: di-web.ingress.test\r\n\r\n"
@@ -82,6 +84,79 @@ async def test_a_registered_sidecar_and_a_gateway_that_registers_itself_serve(
     assert "di-edge" not in server.api("agent/services")
     assert sidecar.stop(signal.SIGTERM) == 0
     assert "di-web-1-sidecar-proxy" in server.api("agent/services"), "who did not register it does not deregister it"
+
+
+def maintenance(server: ConsulServer, service_id: str) -> str | None:
+    check = server.api("agent/checks").get(f"_service_maintenance:{service_id}")
+    return None if check is None else str(check["Notes"])
+
+
+async def test_a_registration_that_is_not_ours_is_left_as_it_was_found(server: ConsulServer, proxies: Peers) -> None:
+    """The Envoy or `connect proxy` that is started next gets traffic."""
+    async with App().running() as app:
+        (upstream,) = free_ports(1)
+        proxies.register("di-next", app.port, upstreams={"di-next": upstream})
+        sidecar = await asyncio.to_thread(proxies.lictor_sidecar, "di-next-1")
+        stopping = asyncio.create_task(asyncio.to_thread(sidecar.stop, signal.SIGTERM))
+        await eventually(lambda: maintenance(server, "di-next-1-sidecar-proxy") == "lictor is draining", every=0.05)
+        assert await stopping == 0
+        assert maintenance(server, "di-next-1-sidecar-proxy") is None
+        await asyncio.to_thread(proxies.envoy_sidecar, "di-next-1")
+        await eventually(lambda: _answers(upstream), 20)
+
+
+async def _answers(port: int) -> bool:
+    async with await Wire.open(port) as wire:
+        return (await wire.ask(GET)).status == 200
+
+
+async def test_the_maintenance_of_an_operator_is_not_ours_to_end(server: ConsulServer, proxies: Peers) -> None:
+    proxy = "di-away-1-sidecar-proxy"
+    async with App().running() as app:
+        proxies.register("di-away", app.port)
+        server.api(f"agent/service/maintenance/{proxy}?enable=true&reason=the+disk+is+new", "PUT")
+        sidecar = await asyncio.to_thread(proxies.lictor_sidecar, "di-away-1")
+        assert maintenance(server, proxy) == "the disk is new"
+        assert await asyncio.to_thread(sidecar.stop, signal.SIGTERM) == 0
+        assert maintenance(server, proxy) == "the disk is new"
+
+
+async def test_a_second_instance_takes_over_without_a_failed_request(server: ConsulServer, proxies: Peers) -> None:
+    """Both listen on the port for a while; the first one leaves without putting the registration into maintenance."""
+    async with App().running() as app:
+        (upstream,) = free_ports(1)
+        proxies.register("di-old", app.port)
+        proxies.register("di-caller", 1, upstreams={"di-old": upstream})
+        first = await asyncio.to_thread(proxies.lictor_sidecar, "di-old-1")
+        await asyncio.to_thread(proxies.lictor_sidecar, "di-caller-1")
+        await eventually(lambda: _answers(upstream), 20)
+        async with load(upstream, "di-old", rate=50, connections=4) as running:
+            second = await asyncio.to_thread(proxies.lictor_sidecar, "di-old-1")
+            stopping = asyncio.create_task(asyncio.to_thread(first.stop, signal.SIGTERM))
+            while not stopping.done():
+                assert maintenance(server, "di-old-1-sidecar-proxy") is None
+                await asyncio.sleep(0.05)
+            assert await stopping == 0
+            done = running.sent
+            await eventually(lambda: running.sent > done + 50)
+        assert running.failures == []
+        assert '"relieved": true' in first.log
+        assert await asyncio.to_thread(second.stop, signal.SIGTERM) == 0
+        assert '"relieved": false' in second.log
+
+
+async def test_a_gateway_that_is_relieved_leaves_its_registration_to_its_successor(
+    server: ConsulServer, proxies: Peers
+) -> None:
+    port, registered = free_ports(2)
+    listener = {"Port": port, "Protocol": "http", "Services": [{"Name": "di-behind"}]}
+    server.write({"Kind": "ingress-gateway", "Name": "di-twice", "Listeners": [listener]})
+    first, second = [await asyncio.to_thread(proxies.lictor_gateway, "di-twice", registered) for _ in range(2)]
+    assert await asyncio.to_thread(first.stop, signal.SIGTERM) == 0
+    assert "left_to_successor" in first.log
+    assert "di-twice" in server.api("agent/services")
+    assert await asyncio.to_thread(second.stop, signal.SIGTERM) == 0
+    assert "di-twice" not in server.api("agent/services")
 
 
 def lictor(
