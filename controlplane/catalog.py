@@ -24,7 +24,7 @@ import aiohttp
 from yarl import URL
 
 from consul import base
-from controlplane.consul_settings import ConsulSettings
+from controlplane.consul_settings import ConsulSettings, Token
 from controlplane.registration import SIDECAR_SUFFIX
 from controlplane.shapes import (
     checked_entry,
@@ -222,6 +222,7 @@ class _Client(base.Consul):  # type: ignore[misc]
 
     def __init__(self, settings: ConsulSettings) -> None:
         self._settings = settings
+        self._token = Token(settings)
         with _without_environment(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns of its own legacy groups at every construction
             super().__init__()
@@ -233,7 +234,7 @@ class _Client(base.Consul):  # type: ignore[misc]
     @property
     def token(self) -> str:
         """Return the token as it is now."""
-        return self._settings.current_token()
+        return self._token.current()
 
     @token.setter
     def token(self, _: object) -> None:

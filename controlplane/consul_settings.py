@@ -12,7 +12,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import structlog
+
 from policies.errors import ConfigError, Problem
+
+log = structlog.get_logger(__name__)
 
 DEFAULT_ADDRESS = "127.0.0.1:8500"
 _TRUE = frozenset({"1", "t", "true", "yes", "on"})
@@ -59,15 +63,6 @@ class ConsulSettings:
         except ValueError:
             return False
 
-    def current_token(self) -> str:
-        """Return the token now: a token file is read anew, so that a rotated one is taken up."""
-        if not self.token_file:
-            return self.token
-        try:
-            return Path(self.token_file).read_text(encoding="utf-8").strip()
-        except OSError:
-            return ""
-
     def ssl_context(self) -> ssl.SSLContext | None:
         """Return the context for an https agent, else None. Raise ConfigError for files that do not load."""
         if not self.base_url.startswith("https://"):
@@ -83,6 +78,40 @@ class ConsulSettings:
             where = "Consul TLS files"
             raise ConfigError((Problem(where, str(error), "check CONSUL_CACERT, CONSUL_CLIENT_CERT, _KEY"),)) from error
         return context
+
+
+class Token:
+    """The agent's token as it is now: a token file is read anew, so that a rotated one is taken up.
+
+    A file that cannot be read or is empty, as it is for a moment while somebody writes it, does not make us anonymous:
+    the last token stays. Told once each way.
+    """
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        self._file = settings.token_file
+        self._last = "" if self._file else settings.token
+        self._failing = False
+
+    def __repr__(self) -> str:
+        """Return everything but the value."""
+        return f"Token(file={self._file!r})"
+
+    def current(self) -> str:
+        """Return the token, "" when there never was one."""
+        if not self._file:
+            return self._last
+        try:
+            found, error = Path(self._file).read_text(encoding="utf-8").strip(), "it is empty"
+        except (OSError, ValueError) as reason:
+            found, error = "", getattr(reason, "strerror", None) or "it is no text"
+        if not found and not self._failing:
+            effect = "the last token stays" if self._last else "requests go without a token"
+            log.warning("token_file_failing", file=self._file, error=error, effect=effect)
+        if found and self._failing:
+            log.info("token_file_recovered", file=self._file)
+        self._failing = not found
+        self._last = found or self._last
+        return self._last
 
 
 def consul_settings(environment: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> ConsulSettings:

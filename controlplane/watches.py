@@ -24,6 +24,7 @@ from tenacity import RetryCallState, wait_random_exponential
 from controlplane.catalog import Answer
 from policies.errors import CatalogError, CatalogForbidden, CatalogNotFound, CatalogUnreachable
 from policies.identity import Leaf
+from policies.intentions import Intentions
 from policies.snapshot import (
     DefaultActionWatch,
     EndpointsWatch,
@@ -68,6 +69,7 @@ class WatchStatus:
     error: str = ""
     index: int = 0  # of the last answer that was taken
     resets: int = 0  # the index went backwards
+    hidden: bool = False  # by ACLs: an empty list that is not believed
 
 
 @dataclass(slots=True)
@@ -147,7 +149,7 @@ class Follower:
                 continue
             self._succeeded(watch, status)
             cursor = _next_cursor(status, cursor, answer.cursor)
-            if not self._is_suspicious(watch, answer):
+            if not self._is_suspicious(watch, status, answer):
                 self.take(Heard(watch, answer.data, shaken=self._shaken_seconds() > 0))
             if isinstance(watch, DefaultActionWatch):
                 await asyncio.sleep(POLL_SECONDS * (0.5 + random.random() / 2))
@@ -189,14 +191,17 @@ class Follower:
         status.error = ""
         status.answered_at = now
 
-    def _is_suspicious(self, watch: Watch, answer: Answer) -> bool:
-        """Return whether an empty answer rather means that the token sees nothing: the last good one stays."""
-        if not isinstance(watch, EndpointsWatch) or answer.data or not answer.filtered:
-            return False
-        if not self.snapshot.heard.get(watch):
-            return False
-        log.warning("instances_hidden", watch=name_of(watch), hint="the Consul token lacks service:read or node:read")
-        return True
+    def _is_suspicious(self, watch: Watch, status: WatchStatus, answer: Answer) -> bool:
+        """Return whether an empty list rather means that the token sees nothing: the last good one stays. Told once."""
+        before = self.snapshot.heard.get(watch)
+        hides = isinstance(answer.data, list) and not answer.data and answer.filtered
+        known = before.rows if isinstance(before, Intentions) else before
+        hidden = hides and bool(known)
+        if hidden and not status.hidden:
+            hint = "the Consul token lacks service:read or node:read; the last good answer stays"
+            log.warning("rows_hidden", watch=name_of(watch), hint=hint)
+        status.hidden = hidden
+        return hidden
 
 
 def _is_older(status: WatchStatus, answer: Answer) -> bool:

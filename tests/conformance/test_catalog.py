@@ -186,6 +186,25 @@ async def test_rows_hidden_by_acls_are_noticed(consul_with_acls: ConsulServer) -
         await management.deregister("hid-proxy")
 
 
+async def test_services_of_a_gateway_hidden_by_acls_are_noticed(consul_with_acls: ConsulServer) -> None:
+    consul_with_acls.write(
+        {"Kind": "service-defaults", "Name": "hid-api", "Protocol": "http"},
+        {
+            "Kind": "ingress-gateway",
+            "Name": "hid-edge",
+            "Listeners": [{"Port": 8080, "Protocol": "http", "Services": [{"Name": "hid-api"}]}],
+        },
+    )
+    rules = 'service "hid-edge" { policy = "write" }'
+    consul_with_acls.api("acl/policy", "PUT", {"Name": "edge-alone", "Rules": rules})
+    made = consul_with_acls.api("acl/token", "PUT", {"Policies": [{"Name": "edge-alone"}]})
+    async with catalog(consul_with_acls) as agent:
+        assert (await agent.read(GatewayServicesWatch("hid-edge"), "", 1)).data
+    async with Catalog(ConsulSettings(consul_with_acls.http_addr, token=made["SecretID"])) as blind:
+        answer = await blind.read(GatewayServicesWatch("hid-edge"), "", 1)
+        assert (answer.data, answer.filtered) == ([], True)
+
+
 async def test_a_rotated_token_file_is_taken_up(consul_with_acls: ConsulServer, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("wrong")

@@ -14,13 +14,16 @@ from controlplane import watches
 from controlplane.catalog import Answer
 from controlplane.watches import Follower
 from harness.certificates import TRUST_DOMAIN, Authority, spiffe
-from harness.meshes import chain, instance
+from harness.meshes import chain, instance, intention
 from harness.servers import eventually
 from policies.errors import CatalogBadAnswer, CatalogFault, CatalogForbidden, CatalogNotFound, CatalogUnreachable
 from policies.identity import Leaf
+from policies.intentions import Intentions
 from policies.snapshot import (
     ChainWatch,
     EndpointsWatch,
+    GatewayServicesWatch,
+    IngressWatch,
     IntentionsWatch,
     RegistrationWatch,
     Role,
@@ -79,13 +82,15 @@ class Script:
 
 
 @contextlib.asynccontextmanager
-async def following(script: Script, authority: Authority) -> AsyncIterator[Follower]:
+async def following(
+    script: Script, authority: Authority, start: Snapshot = Snapshot(Role.SIDECAR, "web-proxy")
+) -> AsyncIterator[Follower]:
     async def leaves() -> AsyncIterator[Leaf]:
         yield authority.leaf("web")
         await asyncio.Event().wait()
 
     published: list[Snapshot] = []
-    follower = Follower(script, Snapshot(Role.SIDECAR, "web-proxy"), published.append, wait=0.3)
+    follower = Follower(script, start, published.append, wait=0.3)
     task = asyncio.create_task(follower.run(lambda snapshot: leaves() if snapshot.registration else None))
     try:
         yield follower
@@ -164,16 +169,47 @@ async def test_a_forbidden_watch_names_the_token_as_the_likely_cause(
 
 async def test_an_empty_answer_through_acls_is_not_taken_for_an_outage(authority: Authority) -> None:
     script = Script(authority)
+    script.answers[IntentionsWatch] = [intention("web", "web", "deny")]
     async with following(script, authority) as follower:
         await settled(follower)
         with capture_logs() as logs:
             script.filtered = True
-            script.change(EndpointsWatch, [])
-            await eventually(lambda: any(entry["event"] == "instances_hidden" for entry in logs))
+            for _ in range(3):
+                script.change(EndpointsWatch, [])
+                script.change(IntentionsWatch, [])
+                reads = len(script.reads)
+                await eventually(lambda reads=reads: len(script.reads) > reads + 4)
         assert len(follower.snapshot.instances(ROWS) or ()) == 1
+        assert follower.snapshot.intentions is not None
+        assert follower.snapshot.intentions.rows
+        told = [entry["watch"] for entry in logs if entry["event"] == "rows_hidden"]
+        assert sorted(told) == ["instances of api", "intentions of web"], "once each"
         script.filtered = False
         script.change(EndpointsWatch, [])
+        script.change(IntentionsWatch, [])
         await eventually(lambda: follower.snapshot.instances(ROWS) == ())
+        await eventually(lambda: follower.snapshot.intentions == Intentions())
+
+
+async def test_a_wildcard_listener_keeps_its_services_when_acls_hide_them(authority: Authority) -> None:
+    script = Script(authority)
+    registration = {"Kind": "ingress-gateway", "ID": "edge", "Service": "edge", "Datacenter": "dc1", "Proxy": {}}
+    listeners = [{"Port": 8080, "Protocol": "http", "Services": [{"Name": "*"}]}]
+    script.answers |= {
+        RegistrationWatch: registration,
+        IngressWatch: {"Kind": "ingress-gateway", "Name": "edge", "Listeners": listeners},
+        GatewayServicesWatch: [{"Service": {"Name": "api"}, "Port": 8080, "Protocol": "http"}],
+    }
+    async with following(script, authority, Snapshot(Role.INGRESS, "edge")) as follower:
+        await eventually(lambda: follower.snapshot.instances(ROWS) is not None)
+        with capture_logs() as logs:
+            script.filtered = True
+            script.change(GatewayServicesWatch, [])
+            await eventually(lambda: any(entry["event"] == "rows_hidden" for entry in logs))
+        assert API in follower.status.watches, "the service is still exposed"
+        script.filtered = False
+        script.change(GatewayServicesWatch, [])
+        await eventually(lambda: API not in follower.status.watches)
 
 
 async def test_after_the_agent_was_away_its_fresh_checks_are_not_believed_at_once(

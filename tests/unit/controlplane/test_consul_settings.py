@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from controlplane.consul_settings import ConsulSettings, consul_settings
+from controlplane.consul_settings import ConsulSettings, Token, consul_settings
 from harness.certificates import Authority
 from policies.errors import ConfigError
 
@@ -67,18 +69,62 @@ def test_every_mistake_is_told(tmp_path: Path) -> None:
 def test_a_token_file_is_read_anew_each_time(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("one\n")
-    settings = consul_settings({"CONSUL_HTTP_TOKEN_FILE": str(file), "CONSUL_HTTP_TOKEN": "other"})
-    assert settings.current_token() == "one"
+    token = Token(consul_settings({"CONSUL_HTTP_TOKEN_FILE": str(file), "CONSUL_HTTP_TOKEN": "other"}))
+    assert token.current() == "one"
     file.write_text("two")
-    assert settings.current_token() == "two"
+    assert token.current() == "two"
+
+
+def empty(file: Path) -> None:
+    file.write_text(" \n")
+
+
+def remove(file: Path) -> None:
     file.unlink()
-    assert settings.current_token() == ""
+
+
+def make_unreadable(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def fill_with_no_text(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe")
+
+
+@pytest.mark.parametrize("spoil", [empty, remove, make_unreadable, fill_with_no_text])
+def test_a_token_file_that_fails_leaves_the_last_token_and_is_told_once(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("one")
+    token = Token(ConsulSettings(token_file=str(file)))
+    assert token.current() == "one"
+    with capture_logs() as logs:
+        spoil(file)
+        assert [token.current() for _ in range(3)] == ["one"] * 3
+        if file.is_dir():
+            file.rmdir()
+        file.write_text("two")
+        assert [token.current() for _ in range(3)] == ["two"] * 3
+    assert [entry["event"] for entry in logs] == ["token_file_failing", "token_file_recovered"]
+    assert logs[0]["effect"] == "the last token stays"
+    assert "one" not in str(logs)
+
+
+def test_a_token_file_that_is_empty_from_the_start_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.touch()
+    with capture_logs() as logs:
+        assert Token(ConsulSettings(token_file=str(file))).current() == ""
+    assert logs[0]["effect"] == "requests go without a token"
 
 
 def test_no_secret_is_shown() -> None:
     settings = consul_settings({"CONSUL_HTTP_TOKEN": "s3cret", "CONSUL_HTTP_AUTH": "user:s3cret"})
-    assert settings.current_token() == "s3cret"
-    assert "s3cret" not in repr(settings)
+    token = Token(settings)
+    assert token.current() == "s3cret"
+    assert "s3cret" not in repr((settings, token))
 
 
 def test_tls_files_are_loaded_or_told(tmp_path: Path, authority: Authority) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.consul_settings import Token
 from lictor.cli import _settings, build_parser, main
 from lictor.flags import ignored
 from policies.errors import ConfigError
@@ -40,7 +41,7 @@ def test_the_environment_of_consul_is_taken(tmp_path: Path) -> None:
         CONSUL_HTTP_SSL="true",
     )
     assert found.consul.base_url == "https://10.0.0.1:8500"
-    assert found.consul.current_token() == "secret"
+    assert Token(found.consul).current() == "secret"
     assert "secret" not in repr(found)
 
 
