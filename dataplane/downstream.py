@@ -20,7 +20,7 @@ import structlog
 
 from dataplane.bodies import Body, ChunkedBody, LengthBody
 from dataplane.clock import NEVER, Clock
-from dataplane.exchange import Decide, Forward, Reply
+from dataplane.exchange import Decide, Forward, Reply, refusal
 from dataplane.heads import END, MAX_HEAD, BadHead, RequestHead, ResponseHead, looks_wrong, parse_request
 from dataplane.pool import Overflow, Pool
 from policies.errors import ConnectFailed, ConnectTimedOut
@@ -246,14 +246,14 @@ class Downstream(asyncio.Protocol):
             head = parse_request(data[: end + 4])
             self._begin(head)
         except BadHead as error:
-            self._refuse(Reply(error.status, error.reason))
+            self._refuse(refusal(error))
         return True
 
     def _await_head(self, data: bytes) -> None:
         if len(data) > MAX_HEAD:
-            self._refuse(Reply(431, "head_too_large"))
+            self._refuse(refusal(BadHead(431, "head_too_large")))
         elif looks_wrong(data):
-            self._refuse(Reply(400, "bare_line_feed"))
+            self._refuse(refusal(BadHead(400, "malformed")))
         elif self.deadline > self._clock.now + HEAD_SECONDS:
             self.deadline = self._clock.now + HEAD_SECONDS
 
@@ -362,7 +362,7 @@ class Downstream(asyncio.Protocol):
         if self._answering:
             self.transport.abort()
         else:
-            self._refuse(Reply(error.status, error.reason))
+            self._refuse(refusal(error))
 
     @property
     def request_complete(self) -> bool:
@@ -471,8 +471,7 @@ class Downstream(asyncio.Protocol):
         if self._answering:
             self.upstream_cut()
             return
-        word = reason.split(" (", 1)[0].replace(" ", "_")
-        self._answer_here(Reply(status, word, _LOST + reason.encode()))
+        self._answer_here(Reply(status, reason.replace(" ", "_"), _LOST + reason.encode()))
 
     def upstream_cut(self) -> None:
         """The answer ended in the middle: the caller must not take it for whole."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from dataplane.heads import RequestHead, ResponseHead
+from dataplane.heads import BadHead, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from dataplane.downstream import Downstream
@@ -27,6 +27,9 @@ _PHRASES = {
     503: b"Service Unavailable",
     504: b"Gateway Timeout",
 }
+_UNREADABLE = frozenset(
+    {"malformed", "bad_request_line", "http_version", "http_0.9", "transfer_encoding", "head_too_large"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,12 @@ class Reply:
         if close:
             fields.append(b"connection: close")
         return b"\r\n".join(fields) + b"\r\n" + self.lines + b"\r\n" + (b"" if head_request else self.body)
+
+
+def refusal(error: BadHead) -> Reply:
+    """Return the answer to what could not be read as a request; with Envoy's words where its codec would say them."""
+    body = _PHRASES.get(error.status, b"") if error.reason in _UNREADABLE else b""
+    return Reply(error.status, error.reason, body)
 
 
 class Forward(Protocol):

@@ -6,6 +6,8 @@ import asyncio
 import enum
 from typing import TYPE_CHECKING, cast
 
+import structlog
+
 from dataplane.bodies import Body, ChunkedBody, LengthBody, UntilClose
 from dataplane.clock import NEVER
 from dataplane.heads import END, MAX_HEAD, BadHead, ResponseHead, looks_wrong, parse_response
@@ -13,6 +15,8 @@ from dataplane.heads import END, MAX_HEAD, BadHead, ResponseHead, looks_wrong, p
 if TYPE_CHECKING:
     from dataplane.downstream import Downstream
     from dataplane.pool import Pool
+
+log = structlog.get_logger(__name__)
 
 MAX_INFORMATIONAL = 16  # answers of status 1xx that one read may bring
 EXPIRY_MARGIN = 2.0  # seconds before a certificate ends in which a connection takes no new request
@@ -125,7 +129,8 @@ class Upstream(asyncio.Protocol):
         except BadHead as error:
             self._asker = None
             self.abort()
-            asker.upstream_broke(f"protocol error ({error.reason})", 502)
+            log.debug("upstream_protocol_error", reason=error.reason)
+            asker.upstream_broke("protocol error", 502)
 
     def eof_received(self) -> bool:
         """The peer is done; so are we."""

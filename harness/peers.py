@@ -91,9 +91,9 @@ class Peers:
 
     # --- proxies -------------------------------------------------------------------------------------------------
 
-    def lictor_sidecar(self, service_id: str) -> Program:
-        """Start our sidecar of a registered instance, as a drop-in."""
-        return self._lictor(f"lictor-{service_id}", "sidecar", "-sidecar-for", service_id)
+    def lictor_sidecar(self, service_id: str, environment: dict[str, str] | None = None) -> Program:
+        """Start our sidecar of a registered instance, as a drop-in. `environment`: where its leaf comes from."""
+        return self._lictor(f"lictor-{service_id}", "sidecar", "-sidecar-for", service_id, environment=environment)
 
     def lictor_gateway(self, service: str, port: int) -> Program:
         """Start our ingress gateway and let it register itself."""
@@ -102,10 +102,10 @@ class Peers:
             "-address", f"127.0.0.1:{port}",
         )  # fmt: skip
 
-    def _lictor(self, name: str, *words: str) -> Program:
+    def _lictor(self, name: str, *words: str, environment: dict[str, str] | None = None) -> Program:
         (admin,) = free_ports(1)
         arguments = [self.python, "-m", "lictor", *words, "-admin-bind", f"127.0.0.1:{admin}", "-drain", "1"]
-        program = self._start(name, arguments, {"PYTHONPATH": str(REPOSITORY)})
+        program = self._start(name, arguments, {"PYTHONPATH": str(REPOSITORY), **(environment or {})})
         program.wait_until(lambda: http_json(f"http://127.0.0.1:{admin}/ready", timeout=2), 30)
         program.admin_port = admin
         return program

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -38,9 +39,11 @@ def proxies(server: ConsulServer, tmp_path: Path) -> Iterator[Peers]:
 
 
 async def tell(side: Side, message: Message) -> bytes:
-    """Answer with what arrived: method, target and a few fields, a line each."""
+    """Answer with what arrived: method, target, a few fields and the certificates told of, a line each."""
     shown = [f"{message.first[0]} {message.target}", f"body={message.body.decode()}"]
-    shown += [f"{name}={','.join(message.all(name))}" for name in ("x-a", "x-forwarded-proto", "host")]
+    shown += [f"{name}={','.join(message.all(name))}" for name in ("x-a", "x-forwarded-proto", "host", "te", "expect")]
+    certificates = ",".join(message.all("x-forwarded-client-cert"))
+    shown += re.findall(r"(?:By|URI)=spiffe:[^;,]*/svc/([^;,]*)", certificates)
     body = "\n".join(shown).encode()
     head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nx-app: yes\r\n\r\n" % len(body)
     return head if message.first[0] == "HEAD" else head + body
@@ -110,6 +113,17 @@ REQUESTS: dict[str, bytes] = {
     "many-fields": get("/open", *(f"X-{number}: 1" for number in range(120))),
     "large-head": get("/open", "X-Large: " + "x" * 70000),
     "grpc-denied": get("/closed", "Content-Type: application/grpc", "Content-Length: 0", method="POST"),
+    "host-as-a-field": get("/by-host"),
+    "authority-as-a-field": get("/by-authority"),
+    "method-as-a-field": get("/by-method"),
+    "method-as-a-field-wrong": get("/by-method", "Content-Length: 0", method="POST"),
+    "judged-with-what-the-route-set": get("/set"),
+    "te-trailers": get("/open", "TE: trailers"),
+    "te-other": get("/open", "TE: deflate"),
+    "expect-denied": get("/closed", "Expect: 100-continue", "Content-Length: 4", method="POST") + b"body",
+    "app-hangs-up": get("/open/cut"),
+    "app-talks-nonsense": get("/open/nonsense"),
+    "app-is-late": get("/open/late"),
     "options-star": b"OPTIONS * HTTP/1.1\r\nHost: api\r\n\r\n",
 }
 
@@ -124,6 +138,15 @@ ENTRIES: tuple[dict[str, Any], ...] = (
                     {"Action": "deny", "HTTP": {"PathPrefix": "/closed"}},
                     {"Action": "allow", "HTTP": {"PathPrefix": "/write", "Methods": ["POST"]}},
                     {"Action": "allow", "HTTP": {"PathExact": "/header", "Header": [{"Name": "x-a", "Exact": "yes"}]}},
+                    *(
+                        {"Action": "allow", "HTTP": {"PathExact": path, "Header": [{"Name": name, "Exact": value}]}}
+                        for path, name, value in (
+                            ("/by-host", "Host", "api"),
+                            ("/by-authority", ":authority", "api"),
+                            ("/by-method", ":method", "GET"),
+                            ("/set", "x-a", "set"),
+                        )
+                    ),
                     {"Action": "allow", "HTTP": {"PathRegex": "/v[0-9]+"}},
                     {"Action": "allow", "HTTP": {"PathPrefix": "/new"}},
                     {"Action": "allow", "HTTP": {"PathPrefix": "/open", "Methods": ["GET", "HEAD"]}},
@@ -136,6 +159,8 @@ ENTRIES: tuple[dict[str, Any], ...] = (
         "Name": "io-api",
         "Routes": [
             {"Match": {"HTTP": {"PathPrefix": "/old"}}, "Destination": {"PrefixRewrite": "/new"}},
+            {"Match": {"HTTP": {"PathPrefix": "/set"}}, "Destination": {"RequestHeaders": {"Set": {"x-a": "set"}}}},
+            {"Match": {"HTTP": {"PathPrefix": "/open/late"}}, "Destination": {"RequestTimeout": "1s"}},
             {
                 "Match": {"HTTP": {"QueryParam": [{"Name": "version", "Exact": "two"}]}},
                 "Destination": {"RequestHeaders": {"Set": {"x-a": "routed"}}},
@@ -151,8 +176,20 @@ async def answers(port: int) -> dict[str, tuple[int, str]]:
     for name, request in REQUESTS.items():
         async with await Wire.open(port) as wire:
             answer = await wire.ask(request, "HEAD" if name == "head" else "GET")
-            found[name] = (answer.status, answer.body.decode("latin-1") if answer.status < 400 else "")
+            found[name] = (answer.status, answer.body.decode("latin-1"))
     return found
+
+
+async def behave(side: Side, message: Message) -> bytes | None:
+    """Tell what arrived, or misbehave as the path says."""
+    match message.target:
+        case "/open/cut":
+            return None
+        case "/open/nonsense":
+            return b"nonsense\r\n\r\n"
+        case "/open/late":
+            await asyncio.sleep(3)
+    return await tell(side, message)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +203,7 @@ async def test_the_same_requests_get_the_answers_of_envoy_alone(
     server: ConsulServer, proxies: Peers, collected: dict[str, Any], kinds: str
 ) -> None:
     server.write(*ENTRIES)
-    async with App(tell).running() as app, a_pair(proxies, kinds, app.port, ("io-web", "io-api")) as port:
+    async with App(behave).running() as app, a_pair(proxies, kinds, app.port, ("io-web", "io-api")) as port:
 
         async def reaches() -> bool:
             async with await Wire.open(port) as wire:
@@ -177,7 +214,7 @@ async def test_the_same_requests_get_the_answers_of_envoy_alone(
     assert found["plain"][0] == 200
     assert found["denied-path"][0] == 403
     oracle = collected["envoy-envoy"]
-    assert {name: answer for name, answer in found.items() if answer != oracle[name]} == {}
+    assert {name: (answer, oracle[name]) for name, answer in found.items() if answer != oracle[name]} == {}
 
 
 @pytest.mark.parametrize("kinds", PAIRS)
@@ -340,3 +377,57 @@ async def test_an_ingress_gateway_serves_hosts_in_front_of_either_sidecar(
             assert b"x-a=edge" in (await wire.ask(b"GET / HTTP/1.1\r\nHost: web.example.com\r\n\r\n")).body
     with contextlib.suppress(Exception):
         server.api("config/ingress-gateway/in-edge", "DELETE")
+
+
+@pytest.mark.parametrize("kinds", PAIRS)
+async def test_the_intentions_that_count_are_those_of_the_service_finally_called(
+    server: ConsulServer, proxies: Peers, kinds: str
+) -> None:
+    """A route leads to another service, a resolver redirects to it: its own intentions are asked, for its own paths."""
+    prefix = "fi"
+    rules = [{"Action": "allow", "HTTP": {"PathPrefix": "/ok"}}]
+    server.write(
+        {"Kind": "service-resolver", "Name": f"{prefix}-old", "Redirect": {"Service": f"{prefix}-final"}},
+        {
+            "Kind": "service-router",
+            "Name": f"{prefix}-api",
+            "Routes": [
+                {
+                    "Match": {"HTTP": {"PathPrefix": "/final"}},
+                    "Destination": {"Service": f"{prefix}-old", "PrefixRewrite": "/ok"},
+                },
+                {"Match": {"HTTP": {"PathPrefix": "/no"}}, "Destination": {"Service": f"{prefix}-old"}},
+            ],
+        },
+        {
+            "Kind": "service-intentions",
+            "Name": f"{prefix}-final",
+            "Sources": [{"Name": f"{prefix}-web", "Permissions": rules}],
+        },
+        {
+            "Kind": "service-intentions",
+            "Name": f"{prefix}-api",
+            "Sources": [{"Name": f"{prefix}-web", "Action": "allow"}],
+        },
+    )
+    caller, called = kinds.split("-")
+    async with App(_named("v1")).running() as api, App(tell).running() as final:
+        (port,) = free_ports(1)
+        for name, app in (("api", api), ("final", final)):
+            await asyncio.to_thread(proxies.register, f"{prefix}-{name}", app.port)
+            await sidecar(proxies, called, f"{prefix}-{name}-1", 0)
+        await asyncio.to_thread(lambda: proxies.register(f"{prefix}-web", 1, upstreams={f"{prefix}-api": port}))
+        await sidecar(proxies, caller, f"{prefix}-web-1", port)
+
+        async def said(target: str) -> tuple[int, bytes]:
+            async with await Wire.open(port) as wire:
+                answer = await wire.ask(get(target))
+                return answer.status, answer.body.split(b"\n")[0]
+
+        async def reaches() -> bool:
+            return (await said("/final/x"))[0] == 200 and (await said("/"))[0] == 200
+
+        await eventually(reaches, 20)
+        assert await said("/final/x") == (200, b"GET /ok/x")
+        assert await said("/no") == (403, b"RBAC: access denied")
+        assert await said("/") == (200, b"v1")
