@@ -140,7 +140,8 @@ class Section:
         """Return a nested mapping; a missing one reads as empty."""
         found = self._find(key)
         if found is None or _value(found) is None:
-            found = yaml.MappingNode("tag:yaml.org,2002:map", [], start_mark=self.node.start_mark)
+            mark = self.node.start_mark if found is None else found.start_mark
+            found = yaml.MappingNode("tag:yaml.org,2002:map", [], start_mark=mark)
         elif not isinstance(found, yaml.MappingNode):
             self.note(key, "expected a mapping")
             found = yaml.MappingNode("tag:yaml.org,2002:map", [], start_mark=found.start_mark)

@@ -180,6 +180,9 @@ def _port(where: str, text: str, problems: list[Problem]) -> int:
 def _live(mesh: MeshFile, *, seconds: float, writes: bool = True, restarts: bool = True) -> int:
     import asyncio  # noqa: PLC0415
 
+    from controlplane import lean  # noqa: PLC0415
+
+    lean.load()
     from lictor.up.live import live  # noqa: PLC0415 - heavy
 
     return asyncio.run(live(mesh, seconds=seconds, writes=writes, restarts=restarts))

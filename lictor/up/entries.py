@@ -24,6 +24,7 @@ from sidecar.yaml_reader import Section
 Json = dict[str, Any]
 _SUFFIXES = (".hcl", ".json")
 _WORDS = re.compile(r"[A-Za-z_]\w+")
+_COUNT = re.compile(r"\d+ errors? occurred: \* ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ def _file(document: Section, file: Path) -> list[Located]:
     try:
         given = read_file(str(file))
     except ConfigError as error:
-        document.problems += error.problems
+        fix = "close every quote and bracket, and quote text"
+        document.problems += [Problem(one.where, one.message, one.fix or fix) for one in error.problems]
         return []
     data = json.loads(json.dumps(given.data))
     return _checked(document, data, given.line_of, str(file))
@@ -135,7 +137,7 @@ def _checked(document: Section, data: Json, line_of: Callable[[str], int], file:
     try:
         entry = normalise_entry(decode_entry(data))
     except (DecodeError, EntryError) as error:
-        text = " ".join(str(error).split())
+        text = _COUNT.sub("", " ".join(str(error).split()))
         named = next(((word, line) for word in _WORDS.findall(text) if (line := line_of(word))), ("", 0))
         place = f"{file}:{named[1] or line_of('Kind') or line_of('kind') or first}"
         place += f": {named[0]}" if named[0] else ""

@@ -25,6 +25,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 from lictor.up.checks import check_together, explained
 from lictor.up.entries import read_entries, refusals
 from lictor.up.links import read_links
@@ -51,7 +53,19 @@ class _Reading:
 def read_mesh(path: Path, environment: Mapping[str, str] = os.environ) -> MeshFile:
     """Return what a file says. Raise ConfigError with every mistake in it, in the order of the lines."""
     document = _document(path)
-    reading = _Reading(document, path.parent.absolute(), environment)
+    try:
+        return _mesh(_Reading(document, path.parent.absolute(), environment))
+    except yaml.MarkedYAMLError as error:  # what only shows when a value is made of it
+        line = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
+        text = f"cannot be read: {error.problem or error.context}"
+        document.problems.append(Problem(line, text, "write plain text as keys, and no `&` that holds itself"))
+    except RecursionError:
+        document.problems.append(Problem(str(path), "is nested too deep", _BEGIN))
+    raise ConfigError(explained(document.problems, document.file))
+
+
+def _mesh(reading: _Reading) -> MeshFile:
+    document = reading.document
     block = document.section("services")
     services = tuple(_service(reading, block, key) for key in _keys(block))
     if not services and not document.problems:
@@ -66,14 +80,9 @@ def read_mesh(path: Path, environment: Mapping[str, str] = os.environ) -> MeshFi
     check_together(document, mesh, reading.rows, reading.upstreams)
     if not document.problems and not mesh.links:
         document.problems += refusals(entries_of(mesh), located, document.file)
-    _raise(document)
-    return mesh
-
-
-def _raise(document: Section) -> None:
-    """Raise ConfigError with the document's problems, each once, in order, with how to mend it; if there is any."""
     if document.problems:
         raise ConfigError(explained(document.problems, document.file))
+    return mesh
 
 
 def _document(path: Path) -> Section:
@@ -95,6 +104,8 @@ def _better(path: Path, problem: Problem) -> Problem:
         return Problem(str(path), "is not there", "`lictor init` writes a file to begin with, or name another one")
     if problem.message.startswith("expected a mapping"):
         return Problem(problem.where, "expected a mapping at the top of the file", _BEGIN)
+    if "codec can't decode" in problem.message:
+        return Problem(problem.where, "is no text in UTF-8", "name a YAML file; `lictor init` writes one")
     if problem.message.startswith("this is not YAML"):
         fix = "indent with spaces, and quote text that holds `: `, ` #`, or begins with a sign"
         return Problem(problem.where, problem.message, fix)
@@ -109,13 +120,17 @@ def _keys(block: Section) -> list[str]:
 
 
 def _service(reading: _Reading, block: Section, key: str) -> Service:
+    told = len(block.problems)
     row = reading.rows[key] = block.section(key)
+    reading.upstreams[key] = row
+    if len(block.problems) > told:  # no mapping: nothing more can be said about it
+        return Service(key, key, (), reading.base)
     name = row.text("service", key)
-    for told, text in (("", key), ("service", name)):
+    for place, text in (("", key), ("service", name)):
         try:
             parse_service_name(text)
         except IdentityError as error:
-            row.note(told, str(error), "use letters, digits, - and _")
+            row.note(place, str(error), "use letters, digits, - and _")
             break
     folder = (reading.base / row.text("folder", ".")).resolve()
     if not folder.is_dir():

@@ -1,6 +1,6 @@
 """Run a mesh: everybody at once as far as the order allows, each sidecar before its app; stop the other way round.
 
-start   servers ready ─▶ entries ─▶ sidecar: leaf, listeners, registered ─▶ whom it calls healthy ─▶ app ─▶ passing
+start   servers ready ─▶ entries ─▶ sidecar: leaf, listeners, registered ─▶ it knows whom it calls ─▶ app ─▶ passing
 stop    gateway drains ─▶ callers before called: sidecar deregistered and drained ─▶ app ends ─▶ sidecar ends
 """
 
@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,12 @@ GATEWAY, GUARD = "gateway", "guard"
 
 @dataclass(slots=True)
 class Instance:
-    """A service that runs: its app and its sidecar. `healthy`: the app answers; `ready`: callers get to it."""
+    """A service that runs: its app and its sidecar. `ready`: the app answers, and Consul sends callers to it."""
 
     service: Service
     ports: Ports
     sidecar: Child
     app: Child
-    healthy: asyncio.Event = field(default_factory=asyncio.Event)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -159,21 +158,23 @@ class Mesh:
         )
 
     async def _start(self, instance: Instance) -> None:
-        instance.sidecar.start()
-        admin = f"http://127.0.0.1:{instance.ports.admin}/ready"
-        await until_ready(instance.sidecar, lambda: self._answers(admin), self.seconds)
-        for called in self._called(instance):
-            await called.healthy.wait()
-        instance.app.start()
-        await until_ready(instance.app, lambda: self._healthy(instance), self.seconds)
-        instance.healthy.set()
-        await until_ready(instance.app, lambda: self._passing(instance.service.id), self.seconds)
-        for called in self._called(instance):
-            await called.ready.wait()
+        sidecar, app, admin = instance.sidecar, instance.app, instance.ports.admin
+        sidecar.start()
+        await until_ready(sidecar, lambda: self._answers(_page(admin, "ready")), self.seconds)
+        await self._until_known(sidecar, admin, self._called(instance))
+        app.start()
+        await until_ready(app, lambda: self._healthy(instance), self.seconds)
+        await until_ready(app, lambda: self._passing(instance.service.id), self.seconds)
         instance.ready.set()
         self.console.ready(instance.service.id, ways_to(self.file, instance.service, instance.ports))
 
-    def _called(self, instance: Instance) -> Iterable[Instance]:
+    async def _until_known(self, proxy: Child, admin: int, called: Sequence[Instance]) -> None:
+        """Wait until these are ready and a proxy sends its calls to them."""
+        for one in called:
+            await one.ready.wait()
+        await until_ready(proxy, lambda: self._knows(admin, called), self.seconds)
+
+    def _called(self, instance: Instance) -> Sequence[Instance]:
         return [one for one in self.instances if one.service.name in instance.service.upstreams]
 
     async def _start_gateway(self, servers: Servers) -> None:
@@ -183,11 +184,11 @@ class Mesh:
         settings = gateway_settings(self.file, self._admin_of_gateway, servers.link(name, GATEWAY))
         gateway = self.gateway = self._proxy(servers, GATEWAY, "gateway", name, GATEWAY, settings)
         gateway.start()
-        await until_ready(gateway, lambda: self._answers(self._gateway_page("ready")), self.seconds)
-        behind = [one for one in self.instances if one.service.name in self.file.gateway.hosts]
-        for instance in behind:
-            await instance.ready.wait()
-        await until_ready(gateway, lambda: self._gateway_knows(behind), self.seconds)
+        await until_ready(gateway, lambda: self._answers(_page(self._admin_of_gateway, "ready")), self.seconds)
+        hosts = self.file.gateway.hosts
+        await self._until_known(
+            gateway, self._admin_of_gateway, [one for one in self.instances if one.service.name in hosts]
+        )
         self.console.ready(GATEWAY, f"http://127.0.0.1:{self.file.gateway.port}")
 
     # --- readiness ---
@@ -212,15 +213,15 @@ class Mesh:
             return next((check["Output"] or "not checked yet" for check in own if check["Status"] != "passing"), "")
         return "Consul does not answer"
 
-    def _gateway_page(self, page: str) -> str:
-        return f"http://127.0.0.1:{self._admin_of_gateway}/{page}"
-
-    async def _gateway_knows(self, behind: Iterable[Instance]) -> str:
+    async def _knows(self, admin: int, called: Sequence[Instance]) -> str:
+        """Return "" when a proxy's table holds these instances."""
         assert self._session is not None  # noqa: S101 - set by `start`
+        if not called:
+            return ""
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            async with self._session.get(self._gateway_page("config_dump")) as answer:
+            async with self._session.get(_page(admin, "config_dump")) as answer:
                 table = json.dumps((await answer.json())["table"])
-            unknown = [one.service.id for one in behind if str(one.ports.side) not in table]
+            unknown = [one.service.id for one in called if str(one.ports.side) not in table]
             return f"it has not heard of {', '.join(unknown)} yet" if unknown else ""
         return "its admin endpoint does not answer"
 
@@ -278,6 +279,10 @@ class Mesh:
             await child.stop()
         if self.guard is not None:
             await self.guard.stop()
+
+
+def _page(admin: int, page: str) -> str:
+    return f"http://127.0.0.1:{admin}/{page}"
 
 
 @contextlib.asynccontextmanager

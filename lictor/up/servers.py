@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,8 +18,7 @@ import aiohttp
 
 from controlplane.catalog import Catalog
 from controlplane.consul_settings import ConsulSettings
-from lictor.dev.mesh import Preparation, PreparationFailed
-from lictor.dev.server import ROOT_TOKEN
+from lictor.dev.mesh import Preparation, PreparationFailed, write_secret
 from lictor.up.child import Child
 from lictor.up.console import Console
 from lictor.up.guard import PROXY
@@ -71,6 +71,7 @@ class Embedded:
     session: aiohttp.ClientSession
     http_port: int
     vault_port: int
+    root_token: str = field(repr=False)
     without: tuple[str, ...] = OUTSIDE
 
     @classmethod
@@ -80,9 +81,12 @@ class Embedded:
         """Return servers that will listen on these ports."""
         words = [sys.executable, "-m", "lictor", "dev", "--http-port", str(ports[0]), "--vault-port", str(ports[1])]
         words += ["--state", str(folder / "state.json"), "--default-intention-policy", "deny"]
+        words += ["--root-token-file", str(folder / "root-token")]
+        root_token = secrets.token_hex(16)
+        write_secret(folder / "root-token", root_token)
         environment = {**python_path(), PROXY: str(folder)}
         child = Child(SERVERS, words, folder, environment, OnlyTrouble(console), without=OUTSIDE)
-        return cls(mesh, folder, child, session, *ports)
+        return cls(mesh, folder, child, session, *ports, root_token)
 
     @property
     def consul(self) -> str:
@@ -112,7 +116,7 @@ class Embedded:
             await preparation.authority(sorted(names), LEAF_TTL)
 
     def _preparation(self) -> Preparation:
-        return Preparation(self.consul, self.vault, ROOT_TOKEN)
+        return Preparation(self.consul, self.vault, self.root_token)
 
     def link(self, service: str, identifier: str) -> Mapping[str, Any]:
         """Return the blocks of a proxy's file. Each instance has a folder with credentials of its own."""
@@ -147,7 +151,7 @@ class Embedded:
 
     def told(self) -> str:
         """Return what a shell needs."""
-        return f"export CONSUL_HTTP_ADDR={self.consul} VAULT_ADDR={self.vault}   # for `lictor config` and the like"
+        return f"export CONSUL_HTTP_ADDR={self.consul}   # then: lictor config, lictor intention, lictor services"
 
 
 @dataclass(slots=True)
