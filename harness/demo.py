@@ -175,10 +175,9 @@ def manual(mesh: World) -> None:
     print(f"  export PATH={folder}:$PATH")
     print(f"  export CONSUL_HTTP_ADDR={mesh.consul.http_addr}")
     print(f"  export CONSUL_HTTP_TOKEN_FILE={mesh.token_file('operator')}")
-    if mesh.embedded:
-        print("  lictor intention create -replace -deny web api")
-    else:
-        print("  consul intention delete web api && consul intention create -deny web api")
+    operator = _operator(mesh)
+    print(f"  {operator} intention delete web db && {operator} intention create -deny web db")
+    print(f"  {_ask_db_command(mesh)}")
     print(f"  curl -H 'Host: web.example.com' {mesh.url}/")
     print(f"\n  gateway     {mesh.url}")
     if not mesh.embedded:

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from harness.load import load
-from harness.servers import eventually
+from harness.servers import REPOSITORY, eventually
 from harness.wire import Wire
 from harness.world import World
 
@@ -90,7 +90,12 @@ async def test_a_denial_and_its_end_hold_within_a_second_on_an_old_connection(me
 
 
 async def test_web_may_not_call_api_any_more_and_may_again(mesh: World) -> None:
-    """The chain of calls: the gateway reaches web, whose call to api is denied and allowed by one command each."""
+    """The chain of calls: the gateway reaches web, whose call to api is denied and allowed by one command each.
+
+    The stock command line edits an intention only where no config entry has said anything about its destination.
+    """
+    await command(mesh, "config", "delete", "-kind", "service-intentions", "-name", "api")
+    await command(mesh, "intention", "create", "-allow", "web", "api")
     async with await Wire.open(mesh.gateway_port) as wire:
 
         async def said() -> bytes:
@@ -102,10 +107,12 @@ async def test_web_may_not_call_api_any_more_and_may_again(mesh: World) -> None:
                 assert time.monotonic() - begun < 1.0, "still not so after a second"
 
         for _ in range(2):
-            for word, denied in (("-deny", True), ("-allow", False)):
-                await command(mesh, "intention", "delete", "web", "api")
-                await command(mesh, "intention", "create", word, "web", "api")
-                await becomes(denied=denied)
+            await command(mesh, "intention", "create", "-replace", "-deny", "web", "api")
+            await becomes(denied=True)
+            await command(mesh, "intention", "create", "-replace", "-allow", "web", "api")
+            await becomes(denied=False)
+    await command(mesh, "config", "delete", "-kind", "service-intentions", "-name", "api")
+    await command(mesh, "config", "write", str(REPOSITORY / "consul/config/61-api-intentions.hcl"))
 
 
 async def test_a_denial_of_one_path_and_method_leaves_the_others(mesh: World, tmp_path: Path) -> None:
