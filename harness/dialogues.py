@@ -5,8 +5,13 @@
     GET agent/service/a
     anonymous GET catalog/nodes                the token: management if none is named; `ID=` names what was answered
     policy= PUT acl/policy {"Name": "p"}       keeps the answer's ID for later steps, where it is written <policy>
+    web=auth.client_token,id=auth.accessor PUT auth/approle/login {}    keeps what stands there in the answer
+    web GET auth/token/lookup-self             and a kept value may be the token of a later step
+    [X-Vault-Wrap-TTL: 60s] GET sys/mounts     a header, or several between `;`
+    wait 1.5                                   seconds before the next step
 
 What differs by nature is masked: indexes, hashes, identifiers, times, certificates, ports of the server itself.
+How one speaks with a kind of server is a `Manner`: CONSUL here, VAULT in `harness/vault_dialogues.py`.
 """
 
 from __future__ import annotations
@@ -16,19 +21,23 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-METHODS = "GET|PUT|POST|DELETE|OPTIONS|HEAD|PATCH"
+METHODS = "GET|PUT|POST|DELETE|OPTIONS|HEAD|PATCH|LIST|SCAN|TRACE"
 PATIENCE_SECONDS = 3.0
 HEADERS = ("Content-Type", "Allow", "X-Consul-Effective-Consistency", "X-Consul-Reason", "X-Consul-Knownleader")
 PRESENT = ("X-Consul-Index", "X-Cache", "X-Consul-Contenthash")
 MASKED_KEYS = frozenset(
     {"CreateIndex", "ModifyIndex", "Hash", "ContentHash", "CreateTime", "LockIndex", "SerialNumber"}
 )
-_STEP = re.compile(rf"(?:(?P<keep>\w+)= )?(?:(?P<token>\w+) )?(?P<method>{METHODS}) (?P<path>\S+)(?: (?P<body>.+))?")
+_STEP = re.compile(
+    r"(?:(?P<keep>\w+=[\w./-]*(?:,\w+=[\w./-]*)*) )?(?:(?P<token>\w+) )?(?:\[(?P<headers>[^\]]+)\] )?"
+    rf"(?P<method>{METHODS}) (?P<path>\S+)(?: (?P<body>.+))?"
+)
+_WAIT = re.compile(r"wait (\d+(?:\.\d+)?)")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _PEM = re.compile(r"-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----\n?", re.DOTALL)
@@ -38,7 +47,7 @@ _PAIRS = re.compile(r"\b(?:[0-9a-f]{2}:){3,}[0-9a-f]{2}\b")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One request."""
+    """One request. `keep`: `name=place` words; `headers`: `Name: value` words; `wait`: seconds before it."""
 
     dialogue: str
     number: int
@@ -48,6 +57,8 @@ class Step:
     body: str = ""
     token: str = "management"
     keep: str = ""
+    headers: str = ""
+    wait: float = 0.0
 
     def __str__(self) -> str:
         """Return a name for a test."""
@@ -63,23 +74,45 @@ class Said:
     body: Any
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How one speaks with a kind of server.
+
+    `headers`: compared. `present`: compared for being there. `masked`: an answer's body, and what was kept by name, to
+    what is compared. `kept`: the place of what a bare `name=` keeps. `sent`: headers of every request. `patience`: for
+    how many seconds a read whose answers differ is asked again.
+    """
+
+    token_header: str
+    headers: tuple[str, ...]
+    present: tuple[str, ...]
+    masked: Callable[[bytes, Mapping[str, str]], Any]
+    kept: Callable[[Any], str]
+    sent: Mapping[str, str] = field(default_factory=dict)
+    patience: float = PATIENCE_SECONDS
+
+
 @dataclass(slots=True)
 class Speaker:
     """One of the two servers: its address, its tokens by name, and what was kept of its answers."""
 
     address: str
     tokens: Mapping[str, str]
-    token_header: str = "X-Consul-Token"
+    manner: Manner | None = None  # None is Consul's
     kept: dict[str, str] = field(default_factory=dict)
 
     def ask(self, step: Step) -> Said:
         """Return the masked answer to a step."""
+        manner = self.manner or CONSUL
         token = self.tokens.get(step.token) or self.kept.get(step.token, "")
         if step.token != "anonymous" and not token:
             message = f"{step}: no token is called {step.token}"
             raise ValueError(message)
-        headers = {self.token_header: token} if token and step.token != "anonymous" else {}
-        data = self._filled(step.body).encode() if step.body else None
+        headers = {**manner.sent, **({manner.token_header: token} if token and step.token != "anonymous" else {})}
+        for word in filter(None, step.headers.split(";")):
+            name, _, value = word.partition(":")
+            headers[name.strip()] = self._filled(value.strip())
+        data = self._filled(step.body, lambda value: json.dumps(value)[1:-1]).encode() if step.body else None
         url = f"{self.address}/v1/{self._filled(step.path)}"
         request = urllib.request.Request(url, data=data, method=step.method, headers=headers)
         try:
@@ -87,19 +120,33 @@ class Speaker:
                 status, received, raw = answer.status, answer.headers, answer.read()
         except urllib.error.HTTPError as error:
             status, received, raw = error.code, error.headers, error.read()
-        text = raw.decode("utf-8", "replace")
         if step.keep:
-            self._keep(step.keep, text)
-        return Said(status, _headers(received), masked(text))
+            self._keep(step, json.loads(raw or b"null"))
+        return Said(status, _headers(manner, received), manner.masked(raw, self.kept))
 
-    def _filled(self, text: str) -> str:
+    def _filled(self, text: str, form: Callable[[str], str] = str) -> str:
         for name, value in self.kept.items():
-            text = text.replace(f"<{name}>", value)
+            text = text.replace(f"<{name}>", form(value))
         return text
 
-    def _keep(self, name: str, text: str) -> None:
-        found = json.loads(text)
-        self.kept[name] = str(found.get("SecretID") or found.get("ID") or found.get("ModifyIndex"))
+    def _keep(self, step: Step, found: Any) -> None:
+        for word in step.keep.split(","):
+            name, _, place = word.partition("=")
+            value = _at(found, place) if place else (self.manner or CONSUL).kept(found)
+            # Nothing there is a difference of this step; later ones go on with a word that nobody knows.
+            self.kept[name] = f"no-{name}" if value is None else str(value)
+
+
+def _at(value: Any, place: str) -> Any:
+    """Return what stands at a place such as `data.keys.0`; None where there is nothing."""
+    for word in place.split("."):
+        if isinstance(value, list) and word.isdigit() and int(word) < len(value):
+            value = value[int(word)]
+        elif isinstance(value, dict):
+            value = value.get(word)
+        else:
+            return None
+    return value
 
 
 class _Straight(urllib.request.HTTPRedirectHandler):
@@ -107,9 +154,9 @@ class _Straight(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _headers(received: Any) -> dict[str, str]:
-    found = {name: received[name] for name in HEADERS if received[name]}
-    found |= {name: "there" for name in PRESENT if received[name]}
+def _headers(manner: Manner, received: Any) -> dict[str, str]:
+    found = {name: received[name] for name in manner.headers if received[name]}
+    found |= {name: "there" for name in manner.present if received[name]}
     if "Content-Type" in found:
         found["Content-Type"] = found["Content-Type"].partition(";")[0]
     return found
@@ -147,40 +194,57 @@ def _masked(value: Any) -> Any:
     return mask_text(value) if isinstance(value, str) else value
 
 
+CONSUL = Manner(
+    "X-Consul-Token",
+    HEADERS,
+    PRESENT,
+    lambda raw, _: masked(raw.decode("utf-8", "replace")),
+    lambda found: str(found.get("SecretID") or found.get("ID") or found.get("ModifyIndex")),
+)
+
+
 def read_dialogues(file: Path) -> list[Step]:
     """Return the steps of a file, in order. Raise ValueError for a line that is none."""
     steps: list[Step] = []
-    title, number = file.stem, 0
-    for line in file.read_text().splitlines():
+    title, number, wait = file.stem, 0, 0.0
+    for line in map(str.strip, file.read_text().splitlines()):
         if line.startswith("# "):
             title, number = f"{file.stem}: {line[2:]}", 0
-        elif line.strip():
-            found = _STEP.fullmatch(line.strip())
-            if found is None:
-                message = f"{file.name}: {line!r} is no step"
-                raise ValueError(message)
+        elif waiting := _WAIT.fullmatch(line):
+            wait = float(waiting[1])
+        elif line:
             number += 1
-            given = found.groupdict()
-            steps.append(
-                Step(
-                    title,
-                    number,
-                    line,
-                    given["method"],
-                    given["path"],
-                    given["body"] or "",
-                    given["token"] or "management",
-                    given["keep"] or "",
-                )
-            )
+            steps.append(_step(file, title, number, line, wait))
+            wait = 0.0
     return steps
+
+
+def _step(file: Path, title: str, number: int, line: str, wait: float) -> Step:
+    found = _STEP.fullmatch(line)
+    if found is None:
+        message = f"{file.name}: {line!r} is no step"
+        raise ValueError(message)
+    given = {name: value or "" for name, value in found.groupdict().items()}
+    return Step(
+        title,
+        number,
+        line,
+        given["method"],
+        given["path"],
+        given["body"],
+        given["token"] or "management",
+        given["keep"],
+        given["headers"],
+        wait,
+    )
 
 
 def hold(steps: list[Step], first: Speaker, second: Speaker) -> Iterator[tuple[Step, Said, Said]]:
     """Ask both the same, step by step. A read may be asked again: a real agent tells its catalog a moment later."""
     for step in steps:
+        time.sleep(step.wait)
         answers = first.ask(step), second.ask(step)
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + (first.manner or CONSUL).patience
         while answers[0] != answers[1] and step.method == "GET" and time.monotonic() < deadline:
             time.sleep(0.1)
             answers = first.ask(step), second.ask(step)

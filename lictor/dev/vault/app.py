@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from lictor.dev.vault.answers import Ask, Failed, Json, Reply, seconds
+from lictor.dev.vault.answers import Ask, Failed, Json, Reply
 from lictor.dev.vault.core import Vault
+from lictor.dev.vault.fields import Unfit, parse_seconds
 from lictor.dev.vault.tokens import new_id
 
 _OPERATIONS = {"GET": "read", "HEAD": "read", "PUT": "update", "POST": "update", "DELETE": "delete", "LIST": "list"}
-HEALTH_METHODS = frozenset({"GET", "HEAD"})
+_JSON_HEADERS = {"Cache-Control": "no-store"}
+_MERGE_PATCH = "application/merge-patch+json"
+_FORM = "application/x-www-form-urlencoded"
+_GO_KINDS = {list: "array", str: "string", bool: "bool", int: "number", float: "number"}
 
 
 def vault_app(vault: Vault) -> web.Application:
@@ -34,43 +40,84 @@ def vault_app(vault: Vault) -> web.Application:
 
 
 async def _ask(request: web.Request) -> Ask:
+    operation = _operation(request)
+    path = request.match_info["path"].strip("/")
+    data: Mapping[str, Any] = dict(request.query) if operation in {"read", "list", "delete"} else {}
+    raw = await request.read()
+    if raw.strip() and operation == "update":
+        text = raw.decode("utf-8", "replace")
+        is_form = request.content_type == _FORM and text.lstrip()[:1] not in {"{", "["}
+        data = dict(parse_qsl(text, keep_blank_values=True)) if is_form else _object(text)
+    if request.headers.get("X-Vault-Namespace", "").strip("/") not in {"", "root"}:
+        raise Failed(404, "namespace not found")
+    bearer = request.headers.get("Authorization", "")
+    token = request.headers.get("X-Vault-Token") or (bearer[7:] if bearer.startswith("Bearer ") else "")
+    return Ask(operation, path, data, token, _wrap(request), request.remote or "127.0.0.1")
+
+
+def _operation(request: web.Request) -> str:
+    if request.method == "PATCH":
+        if request.content_type != _MERGE_PATCH:
+            told = f"PATCH requires Content-Type of {_MERGE_PATCH}, provided {request.content_type}"
+            raise Failed(415, told)
+        return "patch"
+    if request.method == "OPTIONS":
+        raise Failed(400, "cannot handle internal-only request operation")
     operation = _OPERATIONS.get(request.method)
     if operation is None:
         raise Failed(405)
-    if request.query.get("list") == "true" and operation == "read":
-        operation = "list"
-    data: Any = dict(request.query) if operation in {"read", "list", "delete"} else {}
-    raw = await request.read()
-    if raw.strip() and operation in {"update", "delete"}:
-        try:
-            data = json.loads(raw)
-        except ValueError as error:
-            raise Failed(400, f"error parsing JSON: {error}") from error
-        if data is None:
-            data = {}
-        if not isinstance(data, dict):
-            raise Failed(400, "error parsing JSON: an object was expected")
-    bearer = request.headers.get("Authorization", "")
-    token = request.headers.get("X-Vault-Token") or (bearer[7:] if bearer[:7].lower() == "bearer " else "")
-    wrap = request.headers.get("X-Vault-Wrap-TTL", "")
-    path = request.match_info["path"].strip("/")
-    return Ask(operation, path, data, token, seconds(wrap, "X-Vault-Wrap-TTL"))
+    return "list" if operation == "read" and request.query.get("list") == "true" else operation
+
+
+def _object(text: str) -> Mapping[str, Any]:
+    """Return the JSON object of a body. Raise Failed."""
+    begin = "failed to decode JSON input: "
+    decoder = json.JSONDecoder()
+    try:
+        found, end = decoder.raw_decode(text.lstrip())
+        rest = text.lstrip()[end:].strip()
+        if rest:
+            decoder.raw_decode(rest)  # a second value is left alone, but it has to be one
+    except ValueError as error:
+        unfinished = isinstance(error, json.JSONDecodeError) and error.pos >= len(error.doc.rstrip())
+        raise Failed(400, begin + ("unexpected EOF" if unfinished else str(error))) from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        kind = _GO_KINDS[type(found)]
+        raise Failed(400, f"{begin}json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}")
+    return found
+
+
+def _wrap(request: web.Request) -> float:
+    text = request.headers.get("X-Vault-Wrap-TTL", "")
+    begin = "error parsing X-Vault-Wrap-TTL header: "
+    try:
+        seconds = parse_seconds(text or 0)
+    except Unfit as error:
+        raise Failed(400, f"{begin}{error}") from error
+    if seconds < 0:
+        raise Failed(400, f"{begin}requested wrap ttl cannot be negative")
+    return seconds
 
 
 def _response(vault: Vault, ask: Ask, reply: Reply) -> web.StreamResponse:
     if reply.raw is not None:
-        return web.Response(body=reply.raw[0], content_type=reply.raw[1])
-    if reply.data is None and reply.auth is None:
-        return web.Response(status=reply.status)
+        body, kind = reply.raw
+        status = reply.status if body else 204
+        return web.Response(body=body or None, status=status, content_type=kind, headers=_JSON_HEADERS)
+    if reply.empty:
+        return web.Response(status=reply.status, content_type="application/json", headers=_JSON_HEADERS)
     if reply.flat:
         return _json(reply.data or {}, reply.status)
-    envelope = _envelope(reply)
-    if ask.wrap:
-        info = vault.tokens.wrap({"data": reply.data, "auth": reply.auth}, ask, reply.accessor)
+    if reply.wrap_info is not None:
+        return _json({**_envelope(Reply()), "request_id": "", "wrap_info": reply.wrap_info}, 200)
+    if ask.wrap and (reply.data is not None or reply.auth is not None):
+        held = {"data": reply.data, "auth": reply.auth, "warnings": list(reply.warnings)}
+        info = vault.tokens.wrap(held, ask, reply.accessor)
         return _json({**_envelope(Reply()), "request_id": "", "wrap_info": info}, 200)
-    if reply.warnings == ("both",):
-        return _json({**(reply.data or {}), **envelope, "warnings": None}, 200)
-    return _json(envelope, 200)
+    envelope = _envelope(reply)
+    return _json({**(reply.data or {}), **envelope} if reply.twice else envelope, reply.status)
 
 
 def _envelope(reply: Reply) -> Json:
@@ -88,6 +135,4 @@ def _envelope(reply: Reply) -> Json:
 
 def _json(page: Json, status: int) -> web.Response:
     text = json.dumps(page, separators=(",", ":"), ensure_ascii=False)
-    return web.Response(
-        text=text + "\n", status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
-    )
+    return web.Response(text=text + "\n", status=status, content_type="application/json", headers=_JSON_HEADERS)

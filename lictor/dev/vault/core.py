@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from lictor.dev.vault import pki
-from lictor.dev.vault.answers import Ask, Failed, Json, Reply
-from lictor.dev.vault.approle import AppRole
+from lictor.dev.vault.acl import Acl
+from lictor.dev.vault.answers import Ask, Failed, Internal, Json, Reply, not_here, one_error
+from lictor.dev.vault.approle import AppRole, within
+from lictor.dev.vault.identity import Identity
+from lictor.dev.vault.mounts import Mounts, new_approle, new_pki
 from lictor.dev.vault.pki import Pki
-from lictor.dev.vault.policies import Rule, permitted
-from lictor.dev.vault.system import OPEN, WHILE_SEALED, Mount, System
-from lictor.dev.vault.tokens import LONGEST_TTL, Token, TokenAuth, Tokens
+from lictor.dev.vault.policies import Rule, may_sudo, permitted
+from lictor.dev.vault.system import OPEN, WHILE_SEALED, System
+from lictor.dev.vault.token_auth import TokenAuth
+from lictor.dev.vault.tokens import NOBODY, Token, Tokens
 
 SIGNING = ("sign", "issue", "root", "intermediate")
+_WRAPPING = frozenset({"sys/wrapping/lookup", "sys/wrapping/unwrap"})
+_SEEN_MOUNTS = re.compile(r"sys/internal/ui/mounts(/.*)?")
 
 
 class Vault:
@@ -30,8 +37,11 @@ class Vault:
         self.signing_delay = 0.0
         self.changes = 0  # grows with everything but a read
         self.tokens = Tokens(root_token, clock)
+        self.identity = Identity(clock)
+        self.acl = Acl(clock, self.identity)
+        self.mounts = Mounts(self)
         self.system = System(self)
-        self._token_auth = TokenAuth(self.tokens)
+        self._token_auth = TokenAuth(self.tokens, self.has_sudo, self.acl.names)
 
     def __repr__(self) -> str:
         """Return nothing secret."""
@@ -45,13 +55,16 @@ class Vault:
 
     def rules_of(self, token: Token) -> tuple[Rule, ...] | None:
         """Return what a token may do; None is everything."""
-        if "root" in token.policies:
-            return None
-        return tuple(rule for name in token.policies for rule in self.system.rules.get(name, ()))
+        return self.acl.of(token)
+
+    def has_sudo(self, token: Token, path: str) -> bool:
+        """Return whether a token may do more than others on a path."""
+        rules = self.rules_of(token)
+        return rules is None or may_sudo(rules, path)
 
     def signs(self, ask: Ask) -> bool:
         """Return whether a request makes a certificate, which a fault may slow down."""
-        found = self.system.mount_of(ask.path)
+        found = self.mounts.of(ask.path)
         if ask.operation != "update" or found is None or found[1].engine is None:
             return False
         return ask.path.removeprefix(found[0]).partition("/")[0] in SIGNING
@@ -64,78 +77,87 @@ class Vault:
             raise Failed(503, "Vault is sealed")
         if ask.path in OPEN:
             return self.system.open(ask)
-        if ask.path == "sys/wrapping/unwrap" and ask.operation == "update":
-            return self._unwrap(ask)
+        if ask.path == "sys/seal" and (self.sealed or ask.operation != "update"):
+            return self.system.seal(ask)
         if self._is_open(ask):
-            return self._dispatch(ask, None)
+            return self._dispatch(ask, NOBODY)
+        if _SEEN_MOUNTS.fullmatch(ask.path):
+            return self._dispatch(ask, self.tokens.find(ask.token) or NOBODY)
+        try:
+            return self._dispatch(ask, self._permitted(ask))
+        except Internal as error:
+            raise error.listed() from error
+
+    def _permitted(self, ask: Ask) -> Token:
+        """Return the token that asks, a use of it spent. Raise Failed for one that is none, or that may not."""
         token = self.tokens.find(ask.token)
-        if token is None or token.policies == ["response-wrapping"]:
+        if token is None or not within(ask.remote, token.cidrs):
             raise Failed(403, "permission denied")
         rules = self.rules_of(token)
-        if rules is not None and not permitted(rules, ask):
-            raise Failed(403, "1 error occurred:\n\t* permission denied\n\n")
         self.tokens.spend(token)
-        return self._dispatch(ask, token)
+        if rules is not None and not permitted(rules, ask):
+            raise Failed(403, one_error("permission denied"))
+        return token
 
     def _is_open(self, ask: Ask) -> bool:
-        """Return whether a path needs no token: logins, lookups of a wrapping token, and what a PKI mount publishes."""
-        if ask.path == "sys/wrapping/lookup":
+        """Return whether a path needs no token: logins, what a wrapping token is for, what a PKI mount publishes."""
+        if ask.path in _WRAPPING:
             return True
         if ask.path.startswith("auth/") and ask.path.endswith("/login"):
-            return True
-        found = self.system.mount_of(ask.path)
-        if ask.operation != "read" or found is None or found[1].engine is None:
+            return ask.operation != "list" and self.mounts.login_of(ask.path) is not None
+        found = self.mounts.of(ask.path)
+        if found is None or not isinstance(found[1].engine, Pki):
             return False
-        below = ask.path.removeprefix(found[0])
-        issuer_pem = below.startswith("issuer/") and below.endswith(("/pem", "/der"))
-        return issuer_pem or any(below == one or (one.endswith("/") and below.startswith(one)) for one in pki.OPEN)
+        return pki.is_open(ask.route.removeprefix(found[0]))
 
-    def _unwrap(self, ask: Ask) -> Reply:
-        answer = self.tokens.unwrap(ask.text("token") or ask.token)
-        return Reply(answer.get("data"), auth=answer.get("auth"))
-
-    def _dispatch(self, ask: Ask, token: Token | None) -> Reply:
-        anybody = token or Token("", "", [], 0.0, 0.0, 0.0)
+    def _dispatch(self, ask: Ask, own: Token) -> Reply:
+        if ask.path == "sys/seal":
+            return self.system.seal(ask)
         if ask.path.startswith("sys/"):
-            return self.system.answer(ask, anybody)
+            return self.system.answer(ask, own)
         if ask.path.startswith("auth/token/"):
-            return self._token_auth.answer(ask, anybody)
-        if ask.path.startswith("auth/"):
-            mount = ask.path.removeprefix("auth/").partition("/")[0] + "/"
-            approle = self.system.approles.get(mount)
-            if approle is None:
-                raise _no_route(ask)
-            return approle.answer(ask)
-        found = self.system.mount_of(ask.path)
-        if found is None or found[1].engine is None:
-            raise _no_route(ask)
-        return found[1].engine.answer(ask, ask.path.removeprefix(found[0]), self._metadata(anybody))
-
-    def _metadata(self, token: Token) -> Mapping[str, Mapping[str, str]]:
-        """Return the metadata of a token's aliases, by the accessor of the mount that it logged in at."""
-        if not token.entity or not token.meta:
-            return {}
-        mount = token.path.removeprefix("auth/").removesuffix("login")
-        auth = self.system.auths.get(mount)
-        return {auth.accessor: token.meta} if auth is not None else {}
+            return self._token_auth.answer(ask, own)
+        if ask.path.startswith("identity/"):
+            return self.identity.answer(ask, own)
+        login = ask.path.startswith("auth/")
+        found = self.mounts.login_of(ask.path) if login else self.mounts.of(ask.path)
+        if found is None:
+            raise Failed(404, f'no handler for route "{ask.route}". route entry not found.')
+        engine = found[1].engine
+        if isinstance(engine, AppRole):
+            return engine.answer(ask, own)
+        if isinstance(engine, Pki):
+            return engine.answer(ask, ask.path.removeprefix(found[0]), own, self.identity)
+        raise not_here(ask)
 
     # --- keeping it over a restart ---
 
     def dump(self) -> Json:
         """Return everything as JSON, secrets and private keys included."""
-        system = self.system
         return {
             "tokens": self.tokens.dump(),
-            "unseal_key": system.unseal_key,
-            "policies": {name: row["policy"] for name, row in system.policies.items()},
+            "unseal_key": self.system.unseal_key,
+            "policies": self.acl.dump(),
+            "identity": self.identity.dump(),
             "mounts": {
-                path: {"accessor": mount.accessor, "config": mount.config, "pki": mount.engine.dump()}
-                for path, mount in system.mounts.items()
-                if mount.engine is not None
+                path: {
+                    "accessor": one.accessor,
+                    "config": one.config,
+                    "about": one.description,
+                    "pki": one.engine.dump(),
+                }
+                for path, one in self.mounts.secrets.items()
+                if isinstance(one.engine, Pki)
             },
             "approles": {
-                path: {"accessor": system.auths[path].accessor, "approle": approle.dump()}
-                for path, approle in system.approles.items()
+                path: {
+                    "accessor": one.accessor,
+                    "config": one.config,
+                    "about": one.description,
+                    "approle": one.engine.dump(),
+                }
+                for path, one in self.mounts.auths.items()
+                if isinstance(one.engine, AppRole)
             },
         }
 
@@ -144,27 +166,17 @@ class Vault:
         """Return the Vault that `dump` described."""
         vault = cls()
         vault.tokens.load(kept["tokens"])
-        system = vault.system
-        system.unseal_key = str(kept["unseal_key"])
-        for name, text in kept["policies"].items():
-            system.write_policy(name, text)
+        vault.system.unseal_key = str(kept["unseal_key"])
+        vault.acl.load(kept["policies"])
+        vault.identity.load(kept["identity"])
         for path, row in kept["mounts"].items():
-            mount = Mount("pki", row["accessor"], dict(row["config"]))
-            mount.engine = _engine(mount)
-            mount.engine.load(row["pki"])
-            system.mounts[path] = mount
+            mount = new_pki(row["accessor"], row["config"], row["about"])
+            if isinstance(mount.engine, Pki):
+                mount.engine.load(row["pki"])
+            vault.mounts.secrets[path] = mount
         for path, row in kept["approles"].items():
-            system.auths[path] = Mount(
-                "approle", row["accessor"], {"default_lease_ttl": 0, "force_no_cache": False, "max_lease_ttl": 0}
-            )
-            system.approles[path] = AppRole(path.rstrip("/"), vault.tokens, vault.clock)
-            system.approles[path].load(row["approle"])
+            mount = new_approle(vault, path, row["accessor"], row["config"], row["about"])
+            if isinstance(mount.engine, AppRole):
+                mount.engine.load(row["approle"])
+            vault.mounts.auths[path] = mount
         return vault
-
-
-def _engine(mount: Mount) -> Pki:
-    return Pki(lambda: float(mount.config["max_lease_ttl"]) or LONGEST_TTL)
-
-
-def _no_route(ask: Ask) -> Failed:
-    return Failed(404, f'no handler for route "{ask.path}". route entry not found.')

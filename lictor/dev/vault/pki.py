@@ -1,19 +1,23 @@
-"""A PKI mount: its issuers, its roles, what it signs. Source: Vault's HTTP API, "PKI secrets engine"."""
+"""A PKI mount: its roles, what it signs, what it publishes. Source: Vault's HTTP API, "PKI secrets engine"."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 
-from lictor.dev.vault.answers import NOTHING, Ask, Failed, Json, Reply, not_here
+from lictor.dev.vault import fields
+from lictor.dev.vault.answers import NOTHING, Ask, Failed, Internal, Json, Reply, keys_of, not_so
+from lictor.dev.vault.authorities import Authorities, check_format
 from lictor.dev.vault.certificates import (
     Plan,
-    asked_names,
+    in_pairs,
+    key_kind,
     key_pem,
     make,
     names_of,
@@ -22,345 +26,475 @@ from lictor.dev.vault.certificates import (
     read_csr,
     serial,
 )
-from lictor.dev.vault.roles import check_key, plan_for, role_of
-from lictor.dev.vault.tokens import new_id
+from lictor.dev.vault.fields import Unfit
+from lictor.dev.vault.identity import Identity
+from lictor.dev.vault.issuers import NO_DEFAULT, Issuer, Issuers
+from lictor.dev.vault.roles import ISSUE, ROLE, SIGN, check_key, plan_for, role_of
+from lictor.dev.vault.routes import Call, Route, answer
+from lictor.dev.vault.tokens import Token, stamp
 
-CRL_LIFE = timedelta(hours=72)
-OPEN = ("ca", "ca/pem", "ca_chain", "crl", "crl/pem", "cert/")  # anybody may read these
-Metadata = Mapping[str, Mapping[str, str]]
+# Anybody may read these, and ask for nothing else under the same names.
+_OPEN = re.compile(
+    r"ca|ca/pem|ca_chain|crl|crl/(pem|delta|delta/pem)|cert/.+|certs/revoked/|issuers/"
+    r"|issuer/[^/]+/(pem|der|json|crl|crl/pem|crl/der|crl/delta.*)|ocsp.*|acme/.*"
+)
+_SHORTEST_PEM = 75
+_URLS = ("crl_distribution_points", "delta_crl_distribution_points", "issuing_certificates", "ocsp_servers")
+_CRL: Json = {
+    "allow_expired_cert_revocation": False,
+    "auto_rebuild": False,
+    "auto_rebuild_grace_period": "12h",
+    "delta_rebuild_interval": "15m",
+    "disable": False,
+    "enable_delta": False,
+    "expiry": "72h",
+    "ocsp_disable": False,
+    "ocsp_expiry": "12h",
+}
+_CERTIFICATE_TYPE, _CHAIN_TYPE = "application/pkix-cert", "application/pem-certificate-chain"
+_LIST_TYPE, _LIST_PEM_TYPE = "application/pkix-crl", "application/x-pem-file"
+_ALGORITHMS = {"ec": "ECDSAWithSHA256", "rsa": "SHA256WithRSA", "ed25519": "Ed25519"}
 
 
-@dataclass(slots=True)
-class Issuer:
-    """A certificate that this mount may sign with, or only knows (`key` None)."""
-
-    id: str
-    key_id: str
-    certificate: x509.Certificate
-    key: Any = field(default=None, repr=False)
-    chain: list[str] = field(default_factory=list)  # certificates above it, as PEM
+def is_open(path: str) -> bool:
+    """Return whether a path below a PKI mount needs no token; that of a list ends in a slash."""
+    return _OPEN.fullmatch(path) is not None
 
 
 class Pki:
-    """One mount."""
+    """One mount. `default` and `longest`: the lives of what asks for nothing, and at most, in seconds."""
 
-    def __init__(self, longest: Callable[[], float]) -> None:
+    def __init__(self, default: Callable[[], float], longest: Callable[[], float]) -> None:
+        self._default = default
         self._longest = longest
         self.roles: dict[str, Json] = {}
-        self.issuers: dict[str, Issuer] = {}
-        self.default = ""
-        self.keys: dict[str, Any] = {}  # made here, without a certificate yet
-        self.revoked: dict[str, float] = {}  # serial number: when
-        self.urls: Json = {}
+        self.issuers = Issuers()
+        self.urls: dict[str, list[str]] = {}
+        self.crl_settings: Json = dict(_CRL)
+        self._identity: Identity | None = None
+        authorities = Authorities(self.issuers, longest, lambda: self.urls)
+        one_role = {"read": self._read_role, "update": self._write_role, "delete": self._delete_role}
+        self._routes = (
+            Route("roles/?", {"list": self._list_roles}),
+            Route("roles/{name}", one_role, ROLE),
+            Route("sign/{role}", {"update": self._sign}, SIGN),
+            Route("issue/{role}", {"update": self._issue}, ISSUE),
+            Route("issuer/{issuer_ref}/sign/{role}", {"update": self._sign}, SIGN),
+            Route("issuer/{issuer_ref}/issue/{role}", {"update": self._issue}, ISSUE),
+            *authorities.routes(),
+            Route("root", {"delete": self._delete_root}),
+            Route("ca", {"read": self._ca}),
+            Route("ca/pem", {"read": self._ca_pem}),
+            Route("ca_chain", {"read": self._ca_chain}),
+            Route("crl", {"read": self._crl}),
+            Route("crl/pem", {"read": self._crl_pem}),
+            Route("crl/rotate", {"read": self._rotate_crl, "update": self._rotate_crl}),
+            Route("cert/{serial}", {"read": self._certificate}),
+            Route("cert/{serial}/raw", {"read": self._raw_certificate}),
+            Route("cert/{serial}/raw/pem", {"read": self._raw_certificate}),
+            Route("certs/?", {"list": lambda _: keys_of(list(self.issuers.stored))}),
+            Route("certs/revoked/?", {"list": lambda _: keys_of(self.issuers.revoked())}),
+            Route("revoke", {"update": self._revoke}, {"serial_number": fields.text, "certificate": fields.text}),
+            Route("issuers/?", {"list": self._list_issuers}),
+            Route("keys/?", {"list": self._list_keys}),
+            Route("key/{key_ref}", {"read": self._key}),
+            Route(
+                "issuer/{issuer_ref}",
+                {"read": self._read_issuer, "update": self._write_issuer, "delete": self._delete_issuer},
+                {
+                    "issuer_name": fields.text,
+                    "leaf_not_after_behavior": fields.text,
+                    "usage": fields.commas,
+                    "manual_chain": fields.commas,
+                    "revocation_signature_algorithm": fields.text,
+                    **dict.fromkeys(_URLS, fields.commas),
+                },
+            ),
+            Route("issuer/{issuer_ref}/(?P<form>pem|der|json)", {"read": self._shown_issuer}),
+            Route("issuer/{issuer_ref}/crl", {"read": self._issuer_crl}),
+            Route("issuer/{issuer_ref}/crl/(?P<form>pem|der)", {"read": self._issuer_crl}),
+            Route(
+                "config/issuers",
+                {"read": self._config_issuers, "update": self._write_config_issuers},
+                {"default": fields.text, "default_follows_latest_issuer": fields.flag},
+            ),
+            Route("config/keys", {"read": lambda _: Reply({"default": self.issuers.default_key})}),
+            Route(
+                "config/urls",
+                {"read": self._config_urls, "update": self._write_config_urls},
+                {**dict.fromkeys(_URLS, fields.commas), "enable_templating": fields.flag},
+            ),
+            Route(
+                "config/crl",
+                {"read": lambda _: Reply(dict(self.crl_settings)), "update": self._write_config_crl},
+                {name: fields.flag if isinstance(value, bool) else fields.text for name, value in _CRL.items()},
+            ),
+        )
 
-    def answer(self, ask: Ask, path: str, metadata: Metadata) -> Reply:  # noqa: C901, PLR0912 - a table of paths
-        """Answer a request; `path` is that below the mount."""
-        word, _, rest = path.partition("/")
-        match ask.operation, word:
-            case (("read" | "list" | "update" | "delete"), "roles"):
-                return self._role(ask, rest)
-            case "update", "sign" | "issue" | "sign-verbatim" if rest and word != "sign-verbatim":
-                return self._sign(ask, rest, metadata, with_key=word == "issue")
-            case "update", "root" | "issuers" if rest in {
-                "generate/internal",
-                "generate/exported",
-                "generate/root/internal",
-            }:
-                return self._generate_root(ask, show_key=rest.endswith("exported"))
-            case "update", "root" if rest == "sign-intermediate":
-                return self._sign_intermediate(ask)
-            case "update", "intermediate" if rest in {"generate/internal", "generate/exported"}:
-                return self._generate_intermediate(ask, show_key=rest.endswith("exported"))
-            case "update", "intermediate" if rest == "set-signed":
-                return self._set_signed(ask)
-            case "update", "config" if rest == "ca":
-                return self._set_signed(ask, bundle=ask.text("pem_bundle"))
-            case (("read" | "update"), "config"):
-                return self._config(ask, rest)
-            case "read", "cert" | "ca" | "ca_chain" | "crl":
-                return self._certificate(path)
-            case "list", "issuers" | "keys":
-                return self._list(word)
-            case (("read" | "update"), "issuer"):
-                return self._issuer(rest)
-            case "update", "revoke":
-                return self._revoke(ask)
-            case "list", "certs":
-                raise Failed(404)
-        raise not_here(ask)
+    def answer(self, ask: Ask, path: str, own: Token, identity: Identity) -> Reply:
+        """Answer a request; `path` is that below the mount. `identity` fills the templates of roles."""
+        self._identity = identity
+        return answer(self._routes, ask, path, own)
 
     # --- roles ---
 
-    def _role(self, ask: Ask, name: str) -> Reply:
-        if not name:
-            if not self.roles:
-                raise Failed(404)
-            return Reply({"keys": sorted(self.roles)})
-        if ask.operation == "update":
-            self.roles[name] = role_of(ask, self.roles.get(name) if ask.flag("patch") else None)
-            return Reply(self.roles[name])
-        if ask.operation == "delete":
-            self.roles.pop(name, None)
-            return NOTHING
-        if name not in self.roles:
-            raise Failed(404)
-        return Reply(self.roles[name])
+    def _list_roles(self, _: Call) -> Reply:
+        return keys_of(sorted(self.roles))
 
-    def _sign(self, ask: Ask, name: str, metadata: Metadata, *, with_key: bool) -> Reply:
-        role = self.roles.get(name)
+    def _read_role(self, call: Call) -> Reply:
+        if call.names["name"] not in self.roles:
+            raise Failed(404)
+        return Reply(self.roles[call.names["name"]])
+
+    def _write_role(self, call: Call) -> Reply:
+        role = role_of(call.given)
+        self.roles[call.names["name"]] = role
+        reference = role["issuer_ref"]
+        if reference != "default" and self.issuers.find(reference) is None:
+            told = f"Issuing Certificate was set to {reference} but no issuing certificate currently has that name"
+            return Reply(role, warnings=(told,))
+        return Reply(role)
+
+    def _delete_role(self, call: Call) -> Reply:
+        self.roles.pop(call.names["name"], None)
+        return NOTHING
+
+    # --- signing ---
+
+    def _role(self, call: Call) -> Json:
+        role = self.roles.get(call.names["role"])
         if role is None:
-            raise Failed(400, f"unknown role: {name}")
-        key: Any = None
-        if with_key:
-            key = new_key(role["key_type"] if role["key_type"] != "any" else "rsa", int(role["key_bits"]))
-            public, of_csr = key.public_key(), None
-        else:
-            csr = read_csr(ask.text("csr"))
-            public, of_csr = csr.public_key(), names_of(csr)
-            check_key(role, public)
-        plan = plan_for(role, ask, of_csr, metadata, self._longest())
-        issuer = self._signing()
-        end = issuer.certificate.not_valid_after_utc
-        if (plan.not_after or datetime.now(UTC) + timedelta(seconds=plan.ttl)) > end:
-            wanted = plan.not_after or "now + ttl"
-            said = f"cannot satisfy request, as TTL would result in notAfter of {wanted} that is beyond"
-            raise Failed(400, f"{said} the expiration of the CA certificate at {end.isoformat()}")
-        made = make(plan, public, issuer.certificate, issuer.key)
+            raise Failed(400, f"unknown role: {call.names['role']}")
+        check_format(call.get("format"))
+        return role
+
+    def _plan(self, call: Call, role: Json, csr: x509.CertificateSigningRequest | None) -> tuple[Plan, list[str]]:
+        def fill(text: str) -> str:
+            return self._identity.filled(text, call.own, literal="*") if self._identity is not None else ""
+
+        times = (self._default(), self._longest())
+        return plan_for(role, call.given, names_of(csr) if csr is not None else None, fill, times)
+
+    def _sign(self, call: Call) -> Reply:
+        role = self._role(call)
+        issuer = self._signing(call, role)
+        csr = read_csr(call.get("csr"))
+        check_key(role, csr.public_key())
+        plan, warnings = self._plan(call, role, csr)
+        return self._made(call, role, issuer, plan, csr.public_key()).warned(*warnings)
+
+    def _issue(self, call: Call) -> Reply:
+        role = self._role(call)
+        kind, bits = role["key_type"], int(role["key_bits"])
+        if kind == "any":
+            kind, bits = call.get("key_type"), call.get("key_bits") or 0
+            if not kind:
+                told = "without providing key_type and/or key_bits request parameters"
+                raise Failed(400, f'role key type "any" not allowed for issuing certificates {told}')
+        issuer = self._signing(call, role)
+        plan, warnings = self._plan(call, role, None)
+        key = new_key(kind, bits)
+        reply = self._made(call, role, issuer, plan, key.public_key())
+        text = key_pem(key, pkcs8=call.get("private_key_format") == "pkcs8")
+        data = {**(reply.data or {}), "private_key": text, "private_key_type": key_kind(key)}
+        if call.get("format") == "pem_bundle":
+            data["certificate"] = f"{text}\n{data['certificate']}"
+        return Reply(data).warned(*warnings)
+
+    def _signing(self, call: Call, role: Json) -> tuple[Issuer, Any]:
+        return self.issuers.signing(call.names.get("issuer_ref") or role["issuer_ref"])
+
+    def _made(self, call: Call, role: Json, by: tuple[Issuer, Any], plan: Plan, public: Any) -> Reply:
+        issuer, key = by
+        made = make(_within(issuer, plan, self.urls), public, issuer.certificate, key)
+        if not role["no_store"]:
+            self.issuers.store(made)
+        chain = [pem(one) for one in self.issuers.chain(issuer)]
+        shown = (
+            chain[:-1] if call.get("remove_roots_from_chain") and _is_root(self.issuers.chain(issuer)[-1]) else chain
+        )
+        bundle = "\n".join([pem(made), *shown])
         data: Json = {
-            "ca_chain": [pem(issuer.certificate), *issuer.chain],
-            "certificate": pem(made),
+            "ca_chain": shown,
+            "certificate": bundle if call.get("format") == "pem_bundle" else pem(made),
             "expiration": int(made.not_valid_after_utc.timestamp()),
-            "issuing_ca": pem(issuer.certificate),
-            "serial_number": serial(made),
-        }
-        if key is not None:
-            kind = "ec" if role["key_type"] == "ec" else "rsa"
-            data |= {"private_key": key_pem(key), "private_key_type": kind}
-        return Reply(data)
-
-    def _signing(self) -> Issuer:
-        issuer = self.issuers.get(self.default)
-        if issuer is None:
-            raise Failed(400, "error fetching CA certificate: no default issuer currently configured")
-        if issuer.key is None:
-            raise Failed(400, "error fetching CA certificate: unable to fetch corresponding key for issuer")
-        return issuer
-
-    # --- authorities ---
-
-    def _generate_root(self, ask: Ask, *, show_key: bool) -> Reply:
-        key = new_key(ask.text("key_type"), int(ask.data.get("key_bits") or 0))
-        names = asked_names(ask)
-        if not names.common_name:
-            raise Failed(400, '"common_name" is required')  # fmt: skip
-        ttl = min(ask.seconds("ttl") or self._longest(), self._longest())
-        length = ask.data.get("max_path_length")
-        plan = Plan(
-            names, ttl, authority=True, path_length=int(length) if length is not None and int(length) >= 0 else None
-        )
-        made = make(plan, key.public_key(), None, key)
-        issuer = self._add(made, key)
-        data = {
-            "certificate": pem(made),
-            "expiration": int(made.not_valid_after_utc.timestamp()),
-            "issuer_id": issuer.id,
-            "issuer_name": "",
-            "issuing_ca": pem(made),
-            "key_id": issuer.key_id,
-            "key_name": "",
-            "serial_number": serial(made),
-        }
-        return Reply({**data, **({"private_key": key_pem(key)} if show_key else {})})
-
-    def _generate_intermediate(self, ask: Ask, *, show_key: bool) -> Reply:
-        key = new_key(ask.text("key_type"), int(ask.data.get("key_bits") or 0))
-        names = asked_names(ask)
-        builder = x509.CertificateSigningRequestBuilder().subject_name(names.subject())
-        alternatives = names.alternatives()
-        if alternatives:
-            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        csr = builder.sign(key, hashes.SHA256())
-        identifier = new_id()
-        self.keys[identifier] = key
-        text = csr.public_bytes(serialization.Encoding.PEM).decode().strip()
-        return Reply({"csr": text, "key_id": identifier, **({"private_key": key_pem(key)} if show_key else {})})
-
-    def _sign_intermediate(self, ask: Ask) -> Reply:
-        csr, issuer = read_csr(ask.text("csr")), self._signing()
-        names = names_of(csr) if ask.flag("use_csr_values") else asked_names(ask)
-        ttl = min(ask.seconds("ttl") or self._longest(), self._longest())
-        left = (issuer.certificate.not_valid_after_utc - datetime.now(UTC)).total_seconds()
-        length = ask.data.get("max_path_length")
-        limit = int(length) if length is not None and int(length) >= 0 else None
-        plan = Plan(names, min(ttl, left), authority=True, path_length=limit)
-        made = make(plan, csr.public_key(), issuer.certificate, issuer.key)
-        certificate = pem(made)
-        if ask.text("format") == "pem_bundle":
-            certificate = "\n".join((certificate, pem(issuer.certificate)))
-        data = {
-            "ca_chain": [pem(issuer.certificate), *issuer.chain],
-            "certificate": certificate,
-            "expiration": int(made.not_valid_after_utc.timestamp()),
-            "issuing_ca": pem(issuer.certificate),
+            "issuing_ca": chain[0],
+            "not_before": int(made.not_valid_before_utc.timestamp()),
             "serial_number": serial(made),
         }
         return Reply(data)
 
-    def _set_signed(self, ask: Ask, bundle: str = "") -> Reply:
-        text = bundle or ask.text("certificate")
-        try:
-            certificates = x509.load_pem_x509_certificates(text.encode())
-        except ValueError as error:
-            raise Failed(400, "unable to parse PEM bundle" if text else "no certificate in the request") from error
-        chain = [pem(one) for one in certificates[1:]]
-        added = [self._import(one, chain if number == 0 else [], text) for number, one in enumerate(certificates)]
-        self.default = added[0].id
-        data = {"existing_issuers": None, "existing_keys": None, "imported_issuers": [one.id for one in added]}
-        mapping = {one.id: one.key_id for one in added}
-        return Reply({**data, "imported_keys": [one.key_id for one in added if one.key_id] or None, "mapping": mapping})
+    # --- what it publishes ---
 
-    def _import(self, certificate: x509.Certificate, chain: list[str], text: str) -> Issuer:
-        own = certificate.public_key()
-        candidates = dict(self.keys)
-        if "PRIVATE KEY-----" in text:
-            begin = text.index("-----BEGIN", max(0, text.index("PRIVATE KEY") - 20))
-            candidates[new_id()] = serialization.load_pem_private_key(text[begin:].encode(), None)
-        for identifier, key in candidates.items():
-            if key.public_key() == own:
-                return self._add(certificate, key, chain, identifier)
-        return self._add(certificate, None, chain, "")
+    def _raw_default(self, kind: str, body: Callable[[Issuer], bytes]) -> Reply:
+        issuer = self.issuers.find("default")
+        return Reply(raw=(body(issuer) if issuer is not None else b"", kind))
 
-    def _add(
-        self, certificate: x509.Certificate, key: Any, chain: list[str] | None = None, key_id: str | None = None
-    ) -> Issuer:
-        issuer = Issuer(new_id(), new_id() if key_id is None else key_id, certificate, key, chain or [])
-        self.issuers[issuer.id] = issuer
-        self.default = self.default or issuer.id
-        return issuer
+    def _ca(self, _: Call) -> Reply:
+        return self._raw_default(_CERTIFICATE_TYPE, lambda one: _der(one.certificate))
 
-    # --- reads ---
+    def _ca_pem(self, _: Call) -> Reply:
+        return self._raw_default(_CHAIN_TYPE, lambda one: pem(one.certificate).encode())
 
-    def _certificate(self, path: str) -> Reply:
-        if path == "cert/crl":
-            return Reply(
-                {"certificate": self._crl().decode().strip(), "revocation_time": 0, "revocation_time_rfc3339": ""}
-            )
-        if path in {"crl", "crl/pem"}:
-            return Reply(raw=(self._crl(), "application/pkix-crl"))
-        if path.startswith("cert/") and path not in {"cert/ca", "cert/ca_chain"}:
-            raise Failed(404, "unsupported path")
-        issuer = self.issuers.get(self.default)
-        if path in {"ca", "ca/pem", "ca_chain"}:
+    def _chain_text(self, issuer: Issuer) -> str:
+        return "\n".join(pem(one) for one in self.issuers.chain(issuer))
+
+    def _ca_chain(self, _: Call) -> Reply:
+        return self._raw_default(_CERTIFICATE_TYPE, lambda one: self._chain_text(one).encode())
+
+    def _life(self) -> timedelta:
+        return timedelta(seconds=fields.parse_seconds(self.crl_settings["expiry"]))
+
+    def _list(self, issuer: Issuer, encoding: serialization.Encoding) -> bytes:
+        return self.issuers.crl(issuer, self._life()).public_bytes(encoding)
+
+    def _crl(self, _: Call) -> Reply:
+        return self._raw_default(_LIST_TYPE, lambda one: self._list(one, serialization.Encoding.DER))
+
+    def _crl_pem(self, _: Call) -> Reply:
+        return self._raw_default(_LIST_PEM_TYPE, lambda one: self._list(one, serialization.Encoding.PEM).strip())
+
+    def _rotate_crl(self, _: Call) -> Reply:
+        return Reply({"success": True})
+
+    def _certificate(self, call: Call) -> Reply:
+        name = call.names["serial"]
+        never: Json = {"revocation_time": 0, "revocation_time_rfc3339": ""}
+        if name in {"ca", "ca_chain", "crl"}:
+            issuer = self.issuers.find("default")
             if issuer is None:
-                return Reply(status=204)
-            parts = [pem(issuer.certificate), *(issuer.chain if path == "ca_chain" else [])]
-            return Reply(raw=("\n".join(parts).encode(), "application/pem-certificate-chain"))
-        if issuer is None:
-            raise Failed(400, "no default issuer currently configured")
-        whole = "\n".join([pem(issuer.certificate), *issuer.chain])
-        data: Json = {"certificate": whole if path == "cert/ca_chain" else pem(issuer.certificate)}
-        if path == "cert/ca_chain":
-            data["ca_chain"] = whole
-        return Reply({**data, "revocation_time": 0, "revocation_time_rfc3339": ""})
+                raise Internal(500, NO_DEFAULT) if name == "crl" else Failed(400, NO_DEFAULT)
+            if name == "crl":
+                return Reply({"certificate": self._list(issuer, serialization.Encoding.PEM).decode().strip(), **never})
+            if name == "ca":
+                return Reply({"certificate": pem(issuer.certificate), **never})
+            chain = self._chain_text(issuer)
+            return Reply({"certificate": chain, "ca_chain": chain, **never})
+        certificate = self._stored(name)
+        when = self.issuers.revoked_at(certificate)
+        if not when:
+            return Reply({"certificate": pem(certificate), **never})
+        issuer = self.issuers.issuer_of(certificate)
+        told = {"revocation_time": int(when), "revocation_time_rfc3339": stamp(when)}
+        return Reply({"certificate": pem(certificate), "issuer_id": issuer.id if issuer is not None else "", **told})
 
-    def _crl(self) -> bytes:
-        issuer, now = self._signing(), datetime.now(UTC)
-        builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.certificate.subject)
-        builder = builder.last_update(now).next_update(now + CRL_LIFE)
-        for number, when in self.revoked.items():
-            row = x509.RevokedCertificateBuilder().serial_number(int(number.replace(":", ""), 16))
-            builder = builder.add_revoked_certificate(row.revocation_date(datetime.fromtimestamp(when, UTC)).build())
-        return builder.sign(issuer.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    def _stored(self, name: str) -> x509.Certificate:
+        text = self.issuers.stored.get(name.replace("-", ":").lower())
+        if text is None:
+            raise Internal(404, "unsupported path") if not re.fullmatch(r"[0-9A-Fa-f:-]+", name) else Failed(404)
+        return x509.load_pem_x509_certificate(text.encode())
 
-    def _revoke(self, ask: Ask) -> Reply:
-        number = ask.text("serial_number").replace("-", ":")
-        if not number:
+    def _raw_certificate(self, call: Call) -> Reply:
+        name, as_pem = call.names["serial"], call.ask.path.endswith("/pem")
+        if name == "ca":
+            return self._ca_pem(call) if as_pem else self._ca(call)
+        if name == "crl":
+            return self._crl_pem(call) if as_pem else self._crl(call)
+        certificate = self._stored(name)
+        raw = pem(certificate).encode() if as_pem else _der(certificate)
+        return Reply(raw=(raw, _CHAIN_TYPE if as_pem else _CERTIFICATE_TYPE))
+
+    # --- revoking ---
+
+    def _revoke(self, call: Call) -> Reply:
+        number, text = call.get("serial_number"), call.get("certificate")
+        if number and text:
+            raise Failed(400, "Must provide either the certificate or the serial to revoke; not both.")
+        if not number and not text:
             raise Failed(400, "The serial number or certificate to revoke must be provided.")
-        now = datetime.now(UTC)
-        self.revoked.setdefault(number, now.timestamp())
-        return Reply(
-            {"revocation_time": int(now.timestamp()), "revocation_time_rfc3339": now.isoformat(), "state": "revoked"}
-        )
-
-    def _list(self, word: str) -> Reply:
-        if word == "keys":
-            found = {issuer.key_id for issuer in self.issuers.values() if issuer.key_id} | set(self.keys)
-            return Reply(
-                {"keys": sorted(found), "key_info": {one: {"is_default": False, "key_name": ""} for one in found}}
-            )
-        if not self.issuers:
-            raise Failed(404)
-        info = {
-            issuer.id: {
-                "is_default": issuer.id == self.default,
-                "issuer_name": "",
-                "key_id": issuer.key_id,
-                "serial_number": serial(issuer.certificate),
-            }
-            for issuer in self.issuers.values()
-        }
-        return Reply({"keys": list(info), "key_info": info})
-
-    def _issuer(self, reference: str) -> Reply:
-        identifier = self.default if reference.partition("/")[0] == "default" else reference.partition("/")[0]
-        issuer = self.issuers.get(identifier)
+        certificate = _presented(text) if text else self._given(number)
+        issuer = self.issuers.issuer_of(certificate)
         if issuer is None:
-            raise Failed(500, f"unable to find issuer for reference: {reference}")
-        if reference.endswith("/pem"):
-            return Reply(raw=(pem(issuer.certificate).encode(), "application/pem-certificate-chain"))
-        data = {
-            "ca_chain": [pem(issuer.certificate) + "\n", *(one + "\n" for one in issuer.chain)],
-            "certificate": pem(issuer.certificate) + "\n",
+            told = "certificates from previous CAs will need to have their issuing CA and key re-imported"
+            begin = "unable to verify signature on presented cert from any present issuer in this mount"
+            raise Internal(500, f"{begin}; {told} if revocation is necessary")
+        when = issuer.revoked.setdefault(certificate.serial_number, datetime.now(UTC).timestamp())
+        self.issuers.store(certificate)
+        return Reply({"revocation_time": int(when), "revocation_time_rfc3339": stamp(when), "state": "revoked"})
+
+    def _given(self, number: str) -> x509.Certificate:
+        text = self.issuers.stored.get(number.replace("-", ":").lower())
+        if text is None:
+            raise Failed(400, f"certificate with serial {number} not found.")
+        return x509.load_pem_x509_certificate(text.encode())
+
+    # --- issuers and keys ---
+
+    def _list_issuers(self, _: Call) -> Reply:
+        info = {
+            one.id: {
+                "is_default": one.id == self.issuers.default,
+                "issuer_name": one.name,
+                "key_id": one.key_id,
+                "serial_number": serial(one.certificate),
+            }
+            for one in self.issuers.by_id.values()
+        }
+        return keys_of(list(info), info)
+
+    def _list_keys(self, _: Call) -> Reply:
+        info = {
+            one.id: {"is_default": one.id == self.issuers.default_key, "key_name": one.name}
+            for one in self.issuers.keys.values()
+        }
+        return keys_of(list(info), info)
+
+    def _key(self, call: Call) -> Reply:
+        reference = call.names["key_ref"]
+        wanted = self.issuers.default_key if reference == "default" else reference
+        found = next((one for one in self.issuers.keys.values() if wanted in {one.id, one.name}), None)
+        if found is None:
+            raise Internal(500, f"unable to find PKI key for reference: {reference}")
+        digest = x509.SubjectKeyIdentifier.from_public_key(found.key.public_key()).digest.hex()
+        data = {"key_id": found.id, "key_name": found.name, "key_type": key_kind(found.key)}
+        return Reply({**data, "subject_key_id": in_pairs(digest)})
+
+    def _row(self, issuer: Issuer) -> Json:
+        return {
+            "ca_chain": [f"{pem(one)}\n" for one in self.issuers.chain(issuer)],
+            "certificate": f"{pem(issuer.certificate)}\n",
             "issuer_id": issuer.id,
-            "issuer_name": "",
+            "issuer_name": issuer.name,
+        }
+
+    def _read_issuer(self, call: Call) -> Reply:
+        issuer = self.issuers.get(call.names["issuer_ref"])
+        public = issuer.certificate.public_key()
+        data = {
+            **self._row(issuer),
+            **{name: [] for name in _URLS},
             "key_id": issuer.key_id,
-            "leaf_not_after_behavior": "err",
+            "leaf_not_after_behavior": issuer.late_leaves,
             "manual_chain": None,
+            "revocation_signature_algorithm": _ALGORITHMS[key_kind(public)] if issuer.algorithm_shown else "",
             "revoked": False,
             "usage": "crl-signing,issuing-certificates,ocsp-signing,read-only",
         }
         return Reply(data)
 
-    def _config(self, ask: Ask, what: str) -> Reply:
-        if what == "issuers":
-            if ask.operation == "update":
-                if ask.text("default") not in self.issuers:
-                    raise Failed(400, f"unable to find issuer for reference: {ask.text('default')}")
-                self.default = ask.text("default")
-            return Reply({"default": self.default, "default_follows_latest_issuer": False})
-        if what == "urls":
-            if ask.operation == "update":
-                self.urls = {name: ask.words(name) for name in ask.data}
-            return Reply({"crl_distribution_points": [], "issuing_certificates": [], "ocsp_servers": [], **self.urls})
-        raise not_here(ask)
+    def _shown_issuer(self, call: Call) -> Reply:
+        issuer, form = self.issuers.get(call.names["issuer_ref"]), call.names["form"]
+        if form == "json":
+            return Reply(self._row(issuer))
+        if form == "der":
+            return Reply(raw=(_der(issuer.certificate), _CERTIFICATE_TYPE))
+        return Reply(raw=(f"{pem(issuer.certificate)}\n".encode(), _CHAIN_TYPE))
+
+    def _issuer_crl(self, call: Call) -> Reply:
+        issuer, form = self.issuers.get(call.names["issuer_ref"]), call.names.get("form")
+        if form == "der":
+            return Reply(raw=(self._list(issuer, serialization.Encoding.DER), _LIST_TYPE))
+        text = self._list(issuer, serialization.Encoding.PEM)
+        return Reply(raw=(text, _LIST_PEM_TYPE)) if form == "pem" else Reply({"crl": text.decode()})
+
+    def _write_issuer(self, call: Call) -> Reply:
+        issuer = self.issuers.get(call.names["issuer_ref"])
+        for name in ("usage", "manual_chain", "revocation_signature_algorithm", *_URLS):
+            if call.get(name):
+                raise not_so(f"an issuer with {name}")
+        late = call.get("leaf_not_after_behavior") or "err"
+        if late not in {"err", "truncate", "permit"}:
+            told = "Possible values are `err`, `truncate`, and `permit`."
+            raise Failed(400, f"Unknown value for field `leaf_not_after_behavior`. {told}")
+        issuer.name, issuer.late_leaves, issuer.algorithm_shown = call.get("issuer_name"), late, False
+        return self._read_issuer(call)
+
+    def _delete_issuer(self, call: Call) -> Reply:
+        issuer = self.issuers.get(call.names["issuer_ref"])
+        was_default = issuer.id == self.issuers.default
+        self.issuers.remove(issuer)
+        if not was_default:
+            return NOTHING
+        uses = sum(role["issuer_ref"] == "default" for role in self.roles.values())
+        return Reply(warnings=(f"that was the default issuer, to which {uses} roles refer; name another one",))
+
+    def _delete_root(self, _: Call) -> Reply:
+        self.issuers.clear()
+        return Reply(warnings=("every issuer and every key of this mount is gone",))
+
+    # --- settings ---
+
+    def _config_issuers(self, _: Call) -> Reply:
+        return Reply({"default": self.issuers.default, "default_follows_latest_issuer": False})
+
+    def _write_config_issuers(self, call: Call) -> Reply:
+        reference = call.get("default")
+        if call.get("default_follows_latest_issuer"):
+            raise not_so("default_follows_latest_issuer")
+        if reference in {"", "default"}:
+            raise Failed(400, "Invalid issuer specification; must be non-empty and can't be 'default'.")
+        issuer = self.issuers.find(reference)
+        if issuer is None:
+            raise Failed(400, f"Error resolving issuer reference: {self.issuers.missing(reference)}")
+        self.issuers.default = issuer.id
+        return self._config_issuers(call)
+
+    def _config_urls(self, _: Call) -> Reply:
+        return Reply({**{name: self.urls.get(name, []) for name in _URLS}, "enable_templating": False})
+
+    def _write_config_urls(self, call: Call) -> Reply:
+        if call.get("enable_templating") or call.get("delta_crl_distribution_points"):
+            raise not_so("templates and deltas in config/urls")
+        given = {name: call.given[name] for name in _URLS if name in call.given}
+        for name, urls in given.items():
+            for url in urls:
+                if not re.match(r"[a-z][a-z0-9+.-]*://[^/]+", url):
+                    begin = "invalid URL found in Authority Information Access (AIA) parameter"
+                    raise Failed(400, f"{begin} {name}: {url}")
+        self.urls = {**self.urls, **given}
+        return self._config_urls(call)
+
+    def _write_config_crl(self, call: Call) -> Reply:
+        given = dict(call.given)
+        try:
+            fields.parse_seconds(given.get("expiry", "72h"))
+        except Unfit as error:
+            raise Failed(400, f"given expiry could not be decoded: {error}") from error
+        for name, value in given.items():
+            if name != "expiry" and value != _CRL[name]:
+                raise not_so(f"config/crl with {name}")
+        self.crl_settings = {**self.crl_settings, **given}
+        return Reply(dict(self.crl_settings))
 
     # --- keeping it over a restart ---
 
     def dump(self) -> Json:
         """Return everything as JSON, private keys included."""
-        issuers = [
-            [one.id, one.key_id, pem(one.certificate), key_pem(one.key) if one.key else "", one.chain]
-            for one in self.issuers.values()
-        ]
-        keys = {identifier: key_pem(key) for identifier, key in self.keys.items()}
-        return {
-            "roles": self.roles,
-            "issuers": issuers,
-            "default": self.default,
-            "keys": keys,
-            "revoked": self.revoked,
-            "urls": self.urls,
-        }
+        return {"roles": self.roles, "urls": self.urls, "crl": self.crl_settings, "issuers": self.issuers.dump()}
 
     def load(self, kept: Mapping[str, Any]) -> None:
         """Take what `dump` gave."""
-        self.roles, self.default = dict(kept["roles"]), str(kept["default"])
-        self.revoked, self.urls = dict(kept["revoked"]), dict(kept["urls"])
-        self.keys = {identifier: _key(text) for identifier, text in kept["keys"].items()}
-        for identifier, key_id, text, key, chain in kept["issuers"]:
-            certificate = x509.load_pem_x509_certificate(text.encode())
-            self.issuers[identifier] = Issuer(identifier, key_id, certificate, _key(key) if key else None, list(chain))
+        self.roles, self.urls = dict(kept["roles"]), dict(kept["urls"])
+        self.crl_settings = dict(kept["crl"])
+        self.issuers.load(kept["issuers"])
 
 
-def _key(text: str) -> Any:
-    return serialization.load_pem_private_key(text.encode(), None)
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def _is_root(certificate: x509.Certificate) -> bool:
+    return certificate.issuer == certificate.subject
+
+
+def _presented(text: str) -> x509.Certificate:
+    if len(text) < _SHORTEST_PEM:
+        told = "perhaps a path was passed to the API rather than the contents of a PEM file"
+        raise Internal(500, f"provided certificate data was too short; {told}")
+    try:
+        return x509.load_pem_x509_certificate(text.encode())
+    except ValueError as error:
+        raise Internal(500, f"unable to parse certificate: {error}") from error
+
+
+def _within(issuer: Issuer, plan: Plan, urls: Mapping[str, list[str]]) -> Plan:
+    """Return a plan as an issuer may carry it out: a leaf does not outlive it. Raise Failed."""
+    end = issuer.certificate.not_valid_after_utc
+    found = replace(plan, urls=urls)
+    if plan.ends() <= end or issuer.late_leaves == "permit":
+        return found
+    if issuer.late_leaves == "truncate":
+        return replace(found, not_after=end)
+    told = f"that is beyond the expiration of the CA certificate at {stamp(end.timestamp())}"
+    wanted = stamp(plan.ends().timestamp())
+    raise Failed(400, f"cannot satisfy request, as TTL would result in notAfter of {wanted} {told}")

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from lictor.dev.vault.answers import NOTHING, Ask, Failed, Json, Reply, not_here
+from lictor.dev.vault.answers import Ask, Failed, Json
+from lictor.dev.vault.fields import go_duration
 
 LONGEST_TTL = 32 * 24 * 3600.0  # Vault's own default of default and max lease
 _LETTERS = string.ascii_letters + string.digits
@@ -18,7 +19,11 @@ _LETTERS = string.ascii_letters + string.digits
 
 @dataclass(slots=True)
 class Token:
-    """A token. Times in seconds since 1970; `expires` 0 is never."""
+    """A token. Times in seconds since 1970; `expires` 0 is never.
+
+    `uses`: those left, `uses_given` at first. `longest`: its explicit longest life, `max_ttl` that of mount or role.
+    `cidrs`: from where it may be used. `mount`: where it was made, such as auth/approle/.
+    """
 
     id: str = field(repr=False)
     accessor: str = field(repr=False)
@@ -28,7 +33,9 @@ class Token:
     ttl: float
     period: float = 0.0
     longest: float = 0.0
+    max_ttl: float = LONGEST_TTL
     uses: int = 0
+    uses_given: int = 0
     orphan: bool = False
     renewable: bool = True
     parent: str = field(default="", repr=False)
@@ -37,6 +44,10 @@ class Token:
     meta: dict[str, str] | None = None
     entity: str = ""
     kind: str = "service"
+    renewed: float = 0.0
+    cidrs: list[str] = field(default_factory=list)
+    mount: str = "auth/token/"
+    wrapped_accessor: str = field(default="", repr=False)
 
 
 class Tokens:
@@ -51,14 +62,12 @@ class Tokens:
             root, _random(24), ["root"], now, 0.0, 0.0, orphan=True, path="auth/token/root", display_name="root"
         )
 
-    def make(self, policies: list[str], ttl: float, **more: Any) -> Token:
-        """Return a new token."""
+    def make(self, policies: list[str], ttl: float, *, identifier: str = "", **more: Any) -> Token:
+        """Return a new token that lives for `ttl` seconds; 0 is for ever."""
         now = self._clock()
-        period = float(more.get("period") or 0.0)
-        longest = float(more.get("longest") or 0.0)
-        life = period or ttl or LONGEST_TTL
-        life = min(life, longest) if longest else life
-        token = Token(f"s.{_random(24)}", _random(24), policies, now, now + life, life, **more)
+        found = identifier or f"s.{_random(24)}"
+        token = Token(found, _random(24), policies, now, now + ttl if ttl else 0.0, ttl, **more)
+        token.uses_given = token.uses
         self.by_id[token.id] = token
         return token
 
@@ -71,29 +80,49 @@ class Tokens:
         return token
 
     def by_accessor(self, accessor: str) -> Token | None:
-        """Return a token by its public name."""
-        return next((token for token in self.by_id.values() if token.accessor == accessor), None)
+        """Return a token that is alive by its public name."""
+        found = next((token for token in self.by_id.values() if token.accessor == accessor), None)
+        return self.find(found.id) if found is not None else None
+
+    def accessors(self) -> list[str]:
+        """Return the public names of all that are alive."""
+        return [token.accessor for token in list(self.by_id.values()) if self.find(token.id) is not None]
 
     def spend(self, token: Token) -> None:
-        """Count a use; the last one ends the token."""
+        """Count a use. The last one ends the token at once: what it asks just now is answered all the same."""
         if token.uses:
             token.uses -= 1
             if not token.uses:
                 self.revoke(token)
+                token.uses = -1  # as a lookup of its own tells it, just this once
 
-    def revoke(self, token: Token) -> None:
-        """End a token and what it made."""
+    def revoke(self, token: Token, *, alone: bool = False) -> None:
+        """End a token and what it made; `alone`: that lives on without a parent."""
         self.by_id.pop(token.id, None)
         self.wrapped.pop(token.id, None)
         for child in [one for one in self.by_id.values() if one.parent == token.id and not one.orphan]:
-            self.revoke(child)
+            if alone:
+                child.orphan = True
+            else:
+                self.revoke(child)
 
-    def renew(self, token: Token, increment: float) -> None:
-        """Let a token live on."""
+    def revoke_mount(self, mount: str) -> None:
+        """End every token that was made at a mount."""
+        for token in [one for one in self.by_id.values() if one.mount == mount]:
+            self.revoke(token)
+
+    def renew(self, token: Token, increment: float) -> tuple[float, list[str]]:
+        """Let a token live on. Return for how long, and what to warn of. Raise Failed."""
+        if not token.expires:
+            raise Failed(400, "invalid lease ID")
+        if not token.renewable:
+            raise Failed(400, "lease is not renewable")
         now = self._clock()
-        life = token.period or increment or token.ttl
-        end = now + life
-        token.expires = min(end, token.created + token.longest) if token.longest else end
+        lived = now - token.created
+        explicit = token.longest - lived if token.longest else 0.0
+        life, warnings = life_of(increment or token.ttl, token.period, explicit, token.max_ttl - lived)
+        token.expires, token.renewed = now + life, now
+        return life, warnings
 
     def left(self, token: Token) -> int:
         """Return how many seconds a token has left; 0 for one that never ends."""
@@ -107,7 +136,10 @@ class Tokens:
         token = Token(
             f"s.{_random(24)}", _random(24), ["response-wrapping"], now, now + ask.wrap, ask.wrap, uses=1, orphan=True
         )
-        token.path, token.renewable = ask.path, False
+        token.path, token.renewable, token.uses_given = ask.path, False, 1
+        token.wrapped_accessor, token.longest = accessor, ask.wrap
+        by = self.find(ask.token)
+        token.display_name = by.display_name if by is not None else ""
         self.by_id[token.id] = token
         self.wrapped[token.id] = answer
         info = {
@@ -119,12 +151,19 @@ class Tokens:
         }
         return {**info, **({"wrapped_accessor": accessor} if accessor else {})}
 
-    def unwrap(self, identifier: str) -> Json:
-        """Return what waits in a wrapping token, once. Raise Failed."""
+    def wrapping(self, identifier: str) -> Token:
+        """Return a wrapping token. Raise Failed for one that is none."""
+        if not identifier:
+            raise Failed(403, "error validating wrapping token: token is empty")
         token = self.find(identifier)
         if token is None or identifier not in self.wrapped:
             raise Failed(400, "wrapping token is not valid or does not exist")
-        answer = self.wrapped[identifier]
+        return token
+
+    def unwrap(self, identifier: str) -> Json:
+        """Return what waits in a wrapping token, once. Raise Failed."""
+        token = self.wrapping(identifier)
+        answer = self.wrapped[token.id]
         self.revoke(token)
         return answer
 
@@ -163,108 +202,54 @@ def auth_of(token: Token, left: float) -> Json:
         "token_type": token.kind,
         "orphan": token.orphan,
         "mfa_requirement": None,
-        "num_uses": token.uses,
+        "num_uses": token.uses_given,
     }
 
 
-class TokenAuth:
-    """auth/token."""
+def life_of(ttl: float, period: float, explicit: float, max_ttl: float) -> tuple[float, list[str]]:
+    """Return how long a token may live, and what to warn of: a period is bound by the explicit limit alone."""
+    wanted, what = (period, "period") if period else (ttl, "TTL")
+    limits = [one for one in (explicit, 0.0 if period else max_ttl) if one]
+    limit = round(min(limits, default=0.0))
+    if not limit or wanted <= limit:
+        return wanted, []
+    told = f'"{go_duration(wanted, short=True)}" exceeded the effective max_ttl of "{go_duration(limit, short=True)}"'
+    return float(limit), [f"{what} of {told}; {what} value is capped accordingly"]
 
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
 
-    def answer(self, ask: Ask, own: Token) -> Reply:  # noqa: C901 - a table of paths
-        """Answer a request under auth/token; `own` is the token that asks."""
-        match ask.operation, ask.path.removeprefix("auth/token/"):
-            case "update", "create" | "create-orphan" as word:
-                return self._create(ask, own, orphan=word == "create-orphan")
-            case "read" | "update", "lookup-self":
-                return Reply(self._row(own))
-            case "update", "lookup":
-                return Reply(self._row(self._named(ask)))
-            case "update", "lookup-accessor":
-                return Reply({**self._row(self._by_accessor(ask)), "id": ""})
-            case "update", "renew-self":
-                return self._renew(own, ask)
-            case "update", "renew":
-                return self._renew(self._named(ask), ask)
-            case "update", "revoke-self":
-                self._tokens.revoke(own)
-                return NOTHING
-            case "update", "revoke":
-                self._tokens.revoke(self._named(ask))
-                return NOTHING
-            case "update", "revoke-accessor":
-                self._tokens.revoke(self._by_accessor(ask))
-                return NOTHING
-            case "list", "accessors":
-                return Reply({"keys": [token.accessor for token in self._tokens.by_id.values()]})
-        raise not_here(ask)
-
-    def _create(self, ask: Ask, own: Token, *, orphan: bool) -> Reply:
-        asked = ask.words("policies")
-        if "root" not in own.policies and not set(asked) <= set(own.policies):
-            raise Failed(400, "child policies must be subset of parent")
-        policies = sorted({*(asked or own.policies)})
-        if "root" not in policies and not ask.flag("no_default_policy"):
-            policies = sorted({*policies, "default"})
-        token = self._tokens.make(
-            policies,
-            ask.seconds("ttl"),
-            period=ask.seconds("period"),
-            longest=ask.seconds("explicit_max_ttl"),
-            uses=int(ask.data.get("num_uses") or 0),
-            orphan=orphan or ask.flag("no_parent"),
-            parent=own.id,
-            meta=ask.data.get("meta"),
-            display_name=f"token-{ask.text('display_name')}" if ask.text("display_name") else "token",
-            renewable=ask.flag("renewable", default=True),
-        )
-        return Reply(auth=auth_of(token, token.ttl), accessor=token.accessor)
-
-    def _renew(self, token: Token, ask: Ask) -> Reply:
-        if not token.renewable or not token.expires:
-            raise Failed(400, "lease is not renewable")
-        self._tokens.renew(token, ask.seconds("increment"))
-        return Reply(auth=auth_of(token, round(token.expires - self._tokens._clock())))  # noqa: SLF001 - its own module
-
-    def _named(self, ask: Ask) -> Token:
-        token = self._tokens.find(ask.text("token"))
-        if token is None:
-            raise Failed(403, "bad token")
-        return token
-
-    def _by_accessor(self, ask: Ask) -> Token:
-        token = self._tokens.by_accessor(ask.text("accessor"))
-        if token is None:
-            raise Failed(403, "invalid accessor")
-        return token
-
-    def _row(self, token: Token) -> Json:
-        row: Json = {
-            "accessor": token.accessor,
-            "creation_time": int(token.created),
-            "creation_ttl": int(token.ttl),
-            "display_name": token.display_name,
-            "entity_id": token.entity,
-            "expire_time": stamp(token.expires) if token.expires else None,
-            "explicit_max_ttl": int(token.longest),
-            "id": token.id,
-            "issue_time": stamp(token.created),
-            "meta": token.meta,
-            "num_uses": token.uses,
-            "orphan": token.orphan,
-            "path": token.path,
-            "policies": token.policies,
-            "renewable": token.renewable,
-            "ttl": self._tokens.left(token),
-            "type": token.kind,
-        }
-        if not token.expires:
-            del row["issue_time"], row["renewable"]
-        return {**row, "period": int(token.period)} if token.period else row
+def row_of(token: Token, left: int) -> Json:
+    """Return what a lookup tells of a token."""
+    row: Json = {
+        "accessor": token.accessor,
+        "creation_time": int(token.created),
+        "creation_ttl": int(token.ttl),
+        "display_name": token.display_name,
+        "entity_id": token.entity,
+        "expire_time": stamp(token.expires) if token.expires else None,
+        "explicit_max_ttl": int(token.longest),
+        "id": token.id,
+        "issue_time": stamp(token.created),
+        "meta": token.meta,
+        "num_uses": token.uses,
+        "orphan": token.orphan,
+        "path": token.path,
+        "policies": token.policies,
+        "renewable": token.renewable,
+        "ttl": left,
+        "type": token.kind,
+    }
+    if not token.expires:
+        del row["issue_time"], row["renewable"]
+    if token.period:
+        row["period"] = int(token.period)
+    if token.renewed:
+        row |= {"last_renewal": stamp(token.renewed), "last_renewal_time": int(token.renewed)}
+    return row
 
 
 def new_id() -> str:
     """Return a random identifier."""
     return str(uuid.uuid4())
+
+
+NOBODY = Token("", "", [], 0.0, 0.0, 0.0)
