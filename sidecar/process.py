@@ -80,6 +80,7 @@ class Process:
         self._drained = asyncio.Event()
         self._released = asyncio.Event()
         self._first_table_at: float | None = None
+        self._followed: Snapshot | None = None  # what the open listeners are made from
 
     # --- the whole life ---
 
@@ -252,6 +253,7 @@ class Process:
         if failures and self._first_table_at is None:
             raise ConfigError(tuple(problem for failure in failures for problem in failure.problems))
         self._tell_problems((*problems, *(problem for failure in failures for problem in failure.problems)))
+        self._followed = snapshot
         if self._first_table_at is None and generation is not None:
             self._first_table_at = asyncio.get_running_loop().time()
 
@@ -363,12 +365,10 @@ class Process:
 
     def settled(self) -> bool:
         """Return whether listeners are open and every upstream has answered, failed, or had its time."""
-        if self._first_table_at is None or self.follower is None:
+        if self._first_table_at is None or self._followed is None or self.follower is None:
             return False
         statuses = self.follower.status.watches
-        silent = [
-            watch for watch in waiting(self.follower.snapshot) if watch not in statuses or not statuses[watch].failures
-        ]
+        silent = [watch for watch in waiting(self._followed) if watch not in statuses or not statuses[watch].failures]
         return not silent or asyncio.get_running_loop().time() > self._first_table_at + SETTLE_SECONDS
 
     def ready(self) -> bool:
