@@ -27,7 +27,14 @@ def add_to(words: Words) -> None:
     parser = word(words, "dev", "run an embedded Consul and Vault, for development alone", _EXAMPLES)
     add(parser, "http-port", type=int, default=8500, metavar="PORT", help="Consul's HTTP API; 8500, 0 is a free one")
     add(parser, "vault-port", type=int, default=8200, metavar="PORT", help="Vault's API; 8200, 0 is a free one")
-    add(parser, "root-token-file", type=Path, metavar="FILE", help="Vault's root token; `root` without one")
+    add(
+        parser,
+        "root-token",
+        default="",
+        metavar="TOKEN",
+        help="Vault's root token, seen by who lists processes; `root`",
+    )
+    add(parser, "root-token-file", type=Path, metavar="FILE", help="the same from a file, which other users cannot see")
     add(parser, "acl", action="store_true", help="ACLs on, as `acl { enabled = true }`")
     add(parser, "default-policy", choices=("allow", "deny"), default="allow", help="of ACLs; allow")
     add(
@@ -69,7 +76,7 @@ def _settings(arguments: argparse.Namespace) -> DevSettings:
     return DevSettings(
         http_port=arguments.http_port,
         vault_port=arguments.vault_port,
-        root_token=_secret(arguments.root_token_file, "--root-token-file") or ROOT_TOKEN,
+        root_token=_root_token(arguments) or ROOT_TOKEN,
         acl=arguments.acl,
         default_policy=arguments.default_policy,
         default_intention_policy=arguments.default_intention_policy,
@@ -77,6 +84,13 @@ def _settings(arguments: argparse.Namespace) -> DevSettings:
         state=arguments.state,
         faults=fault_switches(arguments.fault),
     )
+
+
+def _root_token(arguments: argparse.Namespace) -> str:
+    """Return the root token that is given: by a file, or on the command line, which is for a dev server on loopback."""
+    if arguments.root_token and arguments.root_token_file:
+        raise ConfigError((Problem("--root-token", "is given twice, by itself and by --root-token-file", "give one"),))
+    return arguments.root_token or _secret(arguments.root_token_file, "--root-token-file")
 
 
 def _secret(file: Path | None, flag: str) -> str:
@@ -108,7 +122,7 @@ async def _serve(server: DevServer) -> None:
 def _told(server: DevServer) -> str:
     from lictor.dev.server import ROOT_TOKEN  # noqa: PLC0415
 
-    return ROOT_TOKEN if server.settings.root_token == ROOT_TOKEN else "from its file"
+    return ROOT_TOKEN if server.settings.root_token == ROOT_TOKEN else "as given"
 
 
 def _say(text: str) -> None:

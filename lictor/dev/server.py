@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from policies.errors import ConfigError, Problem
 HOST = "127.0.0.1"
 CONSUL_PORT, VAULT_PORT, ROOT_TOKEN = 8500, 8200, "root"
 KEEP_SECONDS = 0.5  # after a change it is in the state file
+KEEP_PART = 20  # and writing it takes at most this part of the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +98,18 @@ class DevServer:
         await self.close()
 
     async def _keep(self, file: Path) -> None:
-        """Write the state whenever it has changed: a killed server comes back with it."""
-        written = (-1, -1)
+        """Write the state soon after it has changed: a killed server comes back with it.
+
+        A large state is written less often, so that keeping it takes a small part of the server's time.
+        """
+        written, spent = (-1, -1), 0.0
         while True:
             now = (self.consul.state.index, self.vault.changes)
             if now != written:
+                begun = time.thread_time()
                 self._write(file)
-                written = now
-            await asyncio.sleep(KEEP_SECONDS)
+                written, spent = now, time.thread_time() - begun
+            await asyncio.sleep(max(KEEP_SECONDS, spent * KEEP_PART))
 
     async def close(self) -> None:
         """Stop listening and end the checks."""
@@ -211,5 +217,5 @@ class DevServer:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(os.fdopen(descriptor, "w"))
-            json.dump({"consul": self.consul.dump(), "vault": self.vault.dump()}, output)
+            output.write(json.dumps({"consul": self.consul.dump(), "vault": self.vault.dump()}))
         new.replace(file)

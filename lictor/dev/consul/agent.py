@@ -5,16 +5,18 @@ Source: Consul's HTTP API, "Agent" (services and checks). What is registered her
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import ipaddress
 import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from lictor.dev.consul.catalog import NODE, Catalog, proxy_row, service_row
+from lictor.dev.consul.catalog import NODE, Catalog, addresses_of, proxy_row, service_row
 from lictor.dev.consul.central import merged_proxy
 from lictor.dev.consul.checks import OF_NODE, Checks, worst
-from lictor.dev.consul.definitions import collected, service_errors, wrong_meta
+from lictor.dev.consul.definitions import GATEWAYS, collected, service_errors, wrong_meta
 from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.state import DATACENTER, Json, State
 
@@ -171,7 +173,7 @@ class Agent:
     def told(self, service: Json, *, central: bool = True) -> Json:
         """Return a service in the shape of `GET /v1/agent/services`."""
         kind = {"Kind": service["Kind"]} if service.get("Kind") else {}
-        tagged = dict(service.get("TaggedAddresses") or {})
+        tagged = addresses_of(service)
         weights = service.get("Weights") or {"Passing": 1, "Warning": 1}
         row: Json = {
             **kind,
@@ -188,11 +190,13 @@ class Agent:
             row["TaggedAddresses"] = tagged
         row["Weights"] = {"Passing": weights.get("Passing", 0), "Warning": weights.get("Warning", 0)}
         row["EnableTagOverride"] = bool(service.get("EnableTagOverride"))
-        if service.get("Kind"):
+        if service.get("Kind") in {"connect-proxy", *GATEWAYS}:
             proxy = proxy_row(service.get("Proxy") or {}, of_catalog=False)
             row["Proxy"] = merged_proxy(self._state.tables.entries, service, proxy) if central else proxy
         if (service.get("Connect") or {}).get("Native"):
             row["Connect"] = {"Native": True}
+        if service.get("Locality") is not None:
+            row["Locality"] = {"Region": "", "Zone": "", **service["Locality"]}
         row["Datacenter"] = DATACENTER
         return row
 
@@ -266,7 +270,8 @@ class Agent:
 def _tagged(service: Mapping[str, Any]) -> Json:
     address = {"Address": service["Address"], "Port": service.get("Port") or 0}
     given = dict(service.get("TaggedAddresses") or {})
-    if service["Address"].replace(".", "").isdigit():
-        for name in ("lan_ipv4", "wan_ipv4"):
+    with contextlib.suppress(ValueError):
+        version = ipaddress.ip_address(service["Address"]).version
+        for name in (f"lan_ipv{version}", f"wan_ipv{version}"):
             given.setdefault(name, address)
     return given

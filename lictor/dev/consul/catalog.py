@@ -13,6 +13,7 @@ from lictor.dev.consul.state import DATACENTER, Json, State, Topic
 
 NODE, ADDRESS, VERSION = "n1", "127.0.0.1", "1.21.0"
 CHAIN_KINDS = ("service-router", "service-splitter", "service-resolver", "service-defaults")
+ADDRESSED_KINDS = (*CHAIN_KINDS, "service-intentions")
 _INDEXES = ("CreateIndex", "ModifyIndex")
 _OF_GATEWAY = "consul-virtual:"  # and the name of a service behind it
 
@@ -76,7 +77,9 @@ class Catalog:
         named = held is None or held["Service"] != row["Service"] or held["Tags"] != row["Tags"]
         if named or held is None or held["Port"] != row["Port"]:
             topics.append(("services",))
-        index = self._state.touch(*dict.fromkeys((*topics, ("node", node.lower()), ("gateways",))))
+        if named or held is None or held.get("Kind") != row.get("Kind"):
+            topics += self._gateway_topics(row)
+        index = self._state.touch(*dict.fromkeys((*topics, ("node", node.lower()))))
         tables.services[key] = _indexed(row, held, index)
         return True
 
@@ -93,14 +96,17 @@ class Catalog:
     def drop_service(self, node: str, service_id: str) -> None:
         """Forget a service and its checks."""
         tables = self._state.tables
-        row = tables.services.pop((node.lower(), service_id), None)
+        row = tables.services.get((node.lower(), service_id))
         for key, _ in tables.checks.of("service", node.lower(), service_id):
             del tables.checks[key]
         if row is not None:
-            topics = self._service_topics(row)
-            if not tables.services.any_of("name", row["Service"].lower()) and not self._has_entry(row["Service"]):
-                tables.virtual_ips.release(row["Service"])
-            self._state.touch(*topics, ("services",), ("extinct",), ("node", node.lower()), ("gateways",), ("checks",))
+            topics, linked = self._service_topics(row), self._is_linked(row["Service"])
+            del tables.services[node.lower(), service_id]
+            if not linked:
+                self.release_virtual_ip(row["Service"])
+            topics += [*self._gateway_topics(row), ("checks",), ("checks", row["Service"].lower())]
+            topics += [("node", node.lower()), ("node checks", node.lower())]
+            self._state.touch(*topics, ("services",), ("extinct",))
 
     def drop_check(self, node: str, check_id: str) -> None:
         """Forget a check."""
@@ -116,7 +122,7 @@ class Catalog:
         for key, _ in tables.checks.of("node", node.lower()):
             del tables.checks[key]
         if tables.nodes.pop(node.lower(), None) is not None:
-            self._state.touch(("nodes",), ("node", node.lower()), ("checks",))
+            self._state.touch(("nodes",), ("node", node.lower()), ("checks",), ("node checks", node.lower()))
 
     def _check_topics(self, node: str, row: Mapping[str, Any]) -> Iterable[Topic]:
         services = self._state.tables.services
@@ -134,6 +140,18 @@ class Catalog:
         topics: list[Topic] = [("service", row["Service"].lower())]
         topics += [("connect", name.lower()) for name in self._served(row)]
         return topics
+
+    def _gateway_topics(self, row: Mapping[str, Any]) -> list[Topic]:
+        """Return what concerns the gateways when a row comes or goes: those that name it, and those that take all."""
+        names = {row["Service"].lower(), *(name.lower() for name in self._served(row))}
+        topics: list[Topic] = [("gateways",), *(("gateways", name) for name in sorted(names))]
+        if not row.get("Kind") and self._state.tables.services.any_of("kind", "terminating-gateway"):
+            linked = (self._linked(gateway["Name"]) for gateway in self._terminating())
+            topics += [("connect", name.lower()) for some in linked for name in some if name == row["Service"]]
+        return topics
+
+    def _terminating(self) -> Iterable[Mapping[str, Any]]:
+        return self._state.tables.entries.of_kind("terminating-gateway")
 
     def _served(self, row: Mapping[str, Any]) -> list[str]:
         """Return the names that callers in the mesh reach by this row."""
@@ -157,14 +175,30 @@ class Catalog:
         """Return the address that stands for a service, given at its first need."""
         return self._state.tables.virtual_ips.of(service)
 
-    def release_virtual_ip(self, service: str) -> None:
-        """Give an address back when no entry and no instance in the mesh needs it any more."""
-        if not self._has_entry(service) and not self.in_mesh(service):
+    def release_virtual_ip(self, service: str, *, of_gateway: bool = False) -> None:
+        """Give an address back when no entry, no gateway and no instance of that name needs it any more.
+
+        As in Consul a proxy alone does not hold it, but when a gateway has ceased to link the service (`of_gateway`).
+        """
+        services, name = self._state.tables.services, service.lower()
+        needed = self._has_entry(service) or services.any_of("name", name) or self._is_linked(service)
+        if not needed and not (of_gateway and services.any_of("to", name)):
             self._state.tables.virtual_ips.release(service)
 
     def _has_entry(self, service: str) -> bool:
         entries = self._state.tables.entries
-        return any(entries.get(kind, service) is not None for kind in CHAIN_KINDS)
+        return any(entries.get(kind, service) is not None for kind in ADDRESSED_KINDS)
+
+    def _is_linked(self, service: str) -> bool:
+        """Return whether a terminating gateway leads to a service, by name or by its wildcard."""
+        services, name = self._state.tables.services, service.lower()
+        linked = {
+            str(link["Name"]).lower()
+            for entry in self._state.tables.entries.of_kind("terminating-gateway")
+            for link in entry.get("Services") or ()
+        }
+        outside = services.any_of("outside", service) and not services.any_of("to", name)
+        return name in linked or ("*" in linked and outside)
 
     def _with_virtual_addresses(self, row: Json) -> Json:
         port = row["Port"]
@@ -184,8 +218,17 @@ class Catalog:
             return row
         return {**row, "TaggedAddresses": {**kept, **added}}
 
-    def retag_gateway(self, gateway: str) -> None:
-        """Give the instances of a terminating gateway the virtual addresses of the services that it serves now."""
+    def relink(self, gateway: str, before: Iterable[str]) -> None:
+        """Give the services of a terminating gateway their virtual addresses; those of `before` may lose theirs."""
+        entry = self._state.tables.entries.get("terminating-gateway", gateway)
+        if entry is None:
+            return
+        names = [str(link["Name"]) for link in entry.get("Services") or ()]
+        for name in names:
+            self.virtual_ip(name)
+        for name in before:
+            if name not in names:
+                self.release_virtual_ip(name, of_gateway=True)
         for node, row in self.named(gateway):
             if row.get("Kind") == "terminating-gateway":
                 self.put_service(node, row)
@@ -277,12 +320,21 @@ def check_row(node: str, check_id: str, **given: Any) -> Json:
     }
 
 
+def addresses_of(service: Mapping[str, Any]) -> Json:
+    """Return a service's tagged addresses with both of their fields."""
+    return {
+        name: {"Address": address.get("Address") or "", "Port": address.get("Port") or 0}
+        for name, address in (service.get("TaggedAddresses") or {}).items()
+    }
+
+
 def service_row(service: Mapping[str, Any]) -> Json:
     """Return a service in the shape of a health query."""
     kind = {"Kind": service["Kind"]} if service.get("Kind") else {}
-    tagged = {"TaggedAddresses": service["TaggedAddresses"]} if service.get("TaggedAddresses") else {}
+    tagged = {"TaggedAddresses": addresses} if (addresses := addresses_of(service)) else {}
     path = {"SocketPath": service["SocketPath"]} if service.get("SocketPath") else {}
-    locality = {"Locality": service["Locality"]} if service.get("Locality") else {}
+    given = service.get("Locality")
+    locality = {"Locality": {key: value for key, value in given.items() if value}} if given is not None else {}
     weights = service.get("Weights") or {"Passing": 1, "Warning": 1}
     connect = service.get("Connect") or {}
     return {

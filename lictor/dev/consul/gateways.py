@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lictor.dev.consul.state import Json, State
+from lictor.dev.consul.state import Json, State, Topic
 
 
 def gateway_services(state: State, gateway: str) -> list[Json]:
@@ -80,6 +80,28 @@ def _row(
     if any(instance["CreateIndex"] > since for _, instance in instances):
         row["ServiceKind"] = "service"
     return {**row, "CreateIndex": index, "ModifyIndex": index}
+
+
+def gateway_topics(state: State, gateway: str) -> tuple[Topic, ...]:
+    """Return what the rows of a gateway depend on."""
+    name = gateway.lower()
+    topics: list[Topic] = [("entry", "ingress-gateway", name), ("entry", "terminating-gateway", name)]
+    services: list[Mapping[str, Any]] = []
+    for listener in (state.tables.entries.get("ingress-gateway", gateway) or {}).get("Listeners") or ():
+        services += listener.get("Services") or ()
+    services += (state.tables.entries.get("terminating-gateway", gateway) or {}).get("Services") or ()
+    names = (service["Name"].lower() for service in services)
+    topics += [("gateways",) if name == "*" else ("gateways", name) for name in names]
+    return tuple(dict.fromkeys(topics))
+
+
+def exposure_topics(state: State, service: str) -> tuple[Topic, ...]:
+    """Return what the instances of the ingress gateways of a service depend on."""
+    entries = state.tables.entries.of_kind("ingress-gateway")
+    wild = any(("gateways",) in gateway_topics(state, entry["Name"]) for entry in entries)
+    instances: list[Topic] = [("service", gateway.lower()) for gateway in exposing(state, service)]
+    of_service: Topic = ("gateways", service.lower())
+    return (("kind", "ingress-gateway"), of_service, *instances, *((("gateways",),) if wild else ()))
 
 
 def mesh_services(state: State) -> list[str]:

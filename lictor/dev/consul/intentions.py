@@ -87,7 +87,8 @@ def matching(state: State, by: str, name: str) -> list[Json]:
     if by == "destination":
         names = {wanted.lower(), "*"}
         return [row for row in every(state) if row["DestinationName"].lower() in names]
-    return [row for row in every(state) if row["SourceName"] in {wanted, "*"}]
+    rows = (row for row in every(state) if not row.get("SourcePeer"))
+    return [row for row in rows if row["SourceName"] in {wanted, "*"}]
 
 
 def decide(state: State, source: str, destination: str, default: Action) -> Decision:
@@ -99,7 +100,7 @@ def decide(state: State, source: str, destination: str, default: Action) -> Deci
 def check(state: State, source: str, destination: str, *, default: bool) -> bool:
     """Return what `GET /v1/connect/intentions/check` says. A destination is taken to the letter there."""
     for row in matching(state, "source", source):
-        if row["DestinationName"] in {destination, "*"} and not row.get("SourcePeer"):
+        if row["DestinationName"] in {destination, "*"}:
             return bool(row.get("Action") == "allow")
     return default
 

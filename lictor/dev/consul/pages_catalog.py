@@ -12,7 +12,7 @@ from lictor.dev.consul.catalog import NODE, catalog_row
 from lictor.dev.consul.central import merged_proxy
 from lictor.dev.consul.filtering import CATALOG, CHECK, SERVICE, filtered
 from lictor.dev.consul.filtering import NODE as NODE_SHAPE
-from lictor.dev.consul.gateways import exposing, gateway_services
+from lictor.dev.consul.gateways import exposing, exposure_topics, gateway_services, gateway_topics
 from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.server import AUTHORIZER, Consul
 from lictor.dev.consul.state import DATACENTER, Json, Topic
@@ -158,7 +158,7 @@ class Pages:
             allowed = request[AUTHORIZER].allows
             rows = gateway_services(self._consul.state, name)
             seen, hidden = visible(rows, lambda row: allowed("service", "read", row["Service"]["Name"]))
-            topics: tuple[Topic, ...] = (("gateways",),)
+            topics = gateway_topics(self._consul.state, name)
             return Read(seen, topics, self._last(*topics), _tell(request, hidden), consistency=True)
 
         return await self._read(request, look)
@@ -194,13 +194,15 @@ class Pages:
             told = [self._catalog.health_row(node, self._merged(request, row)) for node, row in rows]
             if passing:
                 told = [row for row in told if all(check["Status"] == "passing" for check in row["Checks"])]
-            topics: tuple[Topic, ...] = ((topic, name.lower()),) if topic != "gateways" else (("gateways",),)
+            topics: tuple[Topic, ...] = ((topic, name.lower()),)
+            if topic == "gateways":
+                topics = exposure_topics(self._consul.state, name)
             data = filtered(request, told)
             streamed = topic != "gateways" and _streamed(request)
             return Read(
                 data,
                 topics,
-                self._index(topics),
+                self._index(topics) if topic != "gateways" else self._last(*topics),
                 _tell(request, hidden),
                 consistency=True,
                 cached=True,
@@ -222,7 +224,7 @@ class Pages:
 
     async def health_node(self, request: web.Request) -> web.StreamResponse:
         name = _name(request, "Missing node name")
-        return await self._checks(request, lambda: self._catalog.checks_on(name), ("node", name.lower()))
+        return await self._checks(request, lambda: self._catalog.checks_on(name), ("node checks", name.lower()))
 
     async def health_checks(self, request: web.Request) -> web.StreamResponse:
         name = _name(request, "Missing service name")
@@ -246,10 +248,9 @@ class Pages:
             if meta:
                 rows = [row for row in rows if _has_meta((self._catalog.node(row["Node"]) or {}).get("Meta"), request)]
             seen, hidden = visible(rows, lambda row: _may_see_check(request[AUTHORIZER], row))
-            topics = (topic, ("checks",)) if topic[0] == "node" else (topic,)
-            index = self._last(*topics)
+            index = self._consul.state.last((topic,), self._last(("checks",)))
             data = filtered(request, seen, CHECK, indexed=True)
-            return Read(data, topics, index, _tell(request, hidden), consistency=True)
+            return Read(data, (topic,), index, _tell(request, hidden), consistency=True)
 
         return await self._read(request, look)
 

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from lictor.dev.consul.acl import Authorizer
-from lictor.dev.consul.catalog import CHAIN_KINDS
+from lictor.dev.consul.catalog import ADDRESSED_KINDS, CHAIN_KINDS
 from lictor.dev.consul.filtering import DEFAULTS, filtered
 from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.server import AUTHORIZER, Consul
@@ -65,7 +65,7 @@ class Pages:
                     raise Refused(500, f"filtering not supported for config entry kind={kind}")
                 rows = filtered(request, rows, DEFAULTS)
             topics: tuple[Topic, ...] = (("kind", kind),)
-            return Read(rows, topics, self._state.last(topics))
+            return Read(rows, topics, self._index())
 
         return await read(request, self._state, look)
 
@@ -82,11 +82,14 @@ class Pages:
             entry = self._state.tables.entries.get(kind, name)
             if entry is None:
                 text = f'Config entry not found for "{kind}" / "{name}"'
-                index = self._state.last(topics, self._state.last((("entries",),)))
-                return Read(None, topics, index, status=404, text=text)
-            return Read(self._told(entry), topics, self._state.last(topics))
+                return Read(None, topics, self._index(), status=404, text=text)
+            return Read(self._told(entry), topics, self._index(), sticky=True)
 
         return await read(request, self._state, look)
+
+    def _index(self) -> int:
+        """Return the index of all entries: whoever reads one is told it, though only his own entry wakes him."""
+        return self._state.last((("entries",),))
 
     def _told(self, entry: Mapping[str, Any]) -> Json:
         created, modified = self._state.tables.entry_indexes[entry["Kind"], entry_name(entry).lower()]
@@ -127,11 +130,12 @@ class Pages:
             check_graph(tables.entries, after, kind, name, trust_domain=self._consul.connect.trust_domain)
         except EntryError as error:
             raise Refused(500, str(error)) from error
+        before = [str(link["Name"]) for link in (tables.entries.get(kind, name) or {}).get("Services") or ()]
         tables.entries = after
         store_entry(self._state, kind, name)
         if kind == "terminating-gateway":
-            self._consul.catalog.retag_gateway(name)
-        if kind not in CHAIN_KINDS:
+            self._consul.catalog.relink(name, before)
+        if kind not in ADDRESSED_KINDS:
             return
         if after.get(kind, name) is not None:
             self._consul.catalog.virtual_ip(name)
@@ -178,18 +182,15 @@ class Pages:
             except EntryError as error:
                 raise Refused(500, str(error), indexed=True) from error
             topics: tuple[Topic, ...] = (*(("entry", kind, name) for kind, name in heard.asked), ("mesh", name.lower()))
-            index = self._state.last(topics, self._state.last((("entries",),)))
+            index = self._state.last((("entries",), *topics))
             data = {"Chain": {**chain, **self._virtual(name)}}
-            return Read(data, topics, index, consistency=True, cached=True)
+            return Read(data, topics, index, consistency=True, cached=True, compared=True)
 
         return await read(request, self._state, look)
 
     def _virtual(self, name: str) -> Json:
-        entries = self._state.tables.entries
-        known = any(entries.get(kind, name) is not None for kind in CHAIN_KINDS)
-        if not known and not self._state.tables.services.any_of("to", name.lower()):
-            return {"AutoVirtualIPs": None, "ManualVirtualIPs": None}
-        return {"AutoVirtualIPs": [self._consul.catalog.virtual_ip(name)], "ManualVirtualIPs": []}
+        address = self._state.tables.virtual_ips.held(name)
+        return {"AutoVirtualIPs": [address] if address else None, "ManualVirtualIPs": [] if address else None}
 
 
 class _Heard(Entries):

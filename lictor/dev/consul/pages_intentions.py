@@ -51,8 +51,8 @@ class Pages:
                 for row in intentions.every(self._consul.state)
                 if allowed("intention", "read", row["DestinationName"])
             ]
-            topics: tuple[Topic, ...] = (("entries",),)
-            return Read(filtered(request, rows, INTENTION), topics, self._consul.state.last(topics))
+            index = self._consul.state.last((("entries",),))
+            return Read(filtered(request, rows, INTENTION), (("kind", KIND),), index)
 
         return await read(request, self._consul.state, look)
 
@@ -78,7 +78,7 @@ class Pages:
             data = {text: intentions.matching(state, by, name.service) or None for text, name in names.items()}
             own = tuple(("intentions", name.service.lower()) for name in names.values())
             topics: tuple[Topic, ...] = (("kind", KIND),) if by == "source" else (("intentions", "*"), *own)
-            return Read(data, topics, state.last(topics), consistency=True, cached=True)
+            return Read(data, topics, state.last((("entries",),)), consistency=True, cached=True)
 
         return await read(request, self._consul.state, look)
 
@@ -147,9 +147,7 @@ class Pages:
             normal = normalise_entry(entry)
         except EntryError as error:
             raise Refused(500, str(error)) from error
-        held = tables.entries.get(KIND, destination)
-        if held is None or dict(held) != dict(normal):
-            self._config.apply(tables.entries.put(normal), KIND, destination)
+        self._config.apply(tables.entries.put(normal), KIND, destination)  # even an equal one, as in Consul
 
     async def delete(self, request: web.Request) -> web.Response:
         source, destination = _names(request)
@@ -176,7 +174,9 @@ def _sides(source: Name, destination: Name) -> tuple[tuple[str, Name], tuple[str
 
 def _names(request: web.Request) -> tuple[str, str]:
     """Return the names of a write: their namespaces and partitions are not looked at."""
-    source, destination = (parse_name(_one(request, name, filled=True), name) for name in ("source", "destination"))
+    sides = ("source", "destination")
+    texts = [_one(request, side, filled=True) for side in sides]
+    source, destination = (parse_name(text, side) for text, side in zip(texts, sides, strict=True))
     return source.service, destination.service
 
 

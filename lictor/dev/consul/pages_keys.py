@@ -79,7 +79,7 @@ class KeyPages:
 
     @staticmethod
     def _topics(key: str, *, many: bool) -> tuple[Topic, ...]:
-        return (("keys",),) if many else (("key", key),)
+        return (("prefix", key),) if many else (("key", key),)
 
     def _raw(self, key: str, response: web.StreamResponse) -> web.Response:
         content = base64.b64decode(self._consul.state.tables.keys[key]["Value"] or "")
@@ -132,7 +132,7 @@ class KeyPages:
             == row
         ):
             return
-        index = state.touch(("key", key), ("keys",))
+        index = state.touch(*key_topics(key))
         created = held["CreateIndex"] if held else index
         state.tables.keys[key] = {**row, "CreateIndex": created, "ModifyIndex": index}
 
@@ -153,8 +153,13 @@ class KeyPages:
         for row in rows:
             del state.tables.keys[row["Key"]]
         if rows:
-            state.touch(("keys",), *(("key", row["Key"]) for row in rows))
+            state.touch(*dict.fromkeys(topic for row in rows for topic in key_topics(row["Key"])))
         return answer(True, request)
+
+
+def key_topics(key: str) -> list[Topic]:
+    """Return what a key belongs to: itself, all keys, and every prefix that may be listed."""
+    return [("key", key), ("keys",), *(("prefix", key[:length]) for length in range(len(key) + 1))]
 
 
 def _keys(rows: list[Json], prefix: str, separator: str) -> list[str]:
@@ -229,7 +234,8 @@ class SessionPages:
             return
         topics: list[Topic] = [("sessions",), ("session", identifier)]
         held = [key for key, value in state.tables.keys.items() if value.get("Session") == identifier]
-        index = state.touch(*topics, *(("key", key) for key in held), *((("keys",),) if held else ()))
+        topics += dict.fromkeys(topic for key in held for topic in key_topics(key))
+        index = state.touch(*topics)
         for key in held:
             if row["Behavior"] == "delete":
                 del state.tables.keys[key]

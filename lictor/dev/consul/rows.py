@@ -117,6 +117,10 @@ class VirtualAddresses:
             self._taken.add(self._held[name])
         return self._held[name]
 
+    def held(self, service: str) -> str:
+        """Return the address of a service, or "" when it has none."""
+        return self._held.get(service.lower(), "")
+
     def release(self, service: str) -> None:
         """Give an address back."""
         address = self._held.pop(service.lower(), None)

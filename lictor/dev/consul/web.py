@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from aiohttp import web
@@ -28,7 +28,9 @@ class Read:
     """What a read found, what it depends on, and how it is told.
 
     `filtered`: rows were left out because the token may not see them. `consistency`: the answer names how it was read.
-    `status` 404 with `text` is an absence that can be waited on.
+    `compared`: a change without effect on the data
+    wakes nobody. `sticky`: a wait that ends without a change tells the index that it began with. `status` 404 with
+    `text` is an absence that can be waited on.
     """
 
     data: Any
@@ -38,6 +40,8 @@ class Read:
     consistency: bool = False
     cached: bool = False
     streamed: bool = False
+    sticky: bool = False
+    compared: bool = False
     status: int = 200
     text: str = ""
     blocks: bool = True
@@ -82,18 +86,27 @@ async def read(request: web.Request, state: State, look: Callable[[], Read]) -> 
     """Answer a read, at once or when what it depends on has changed (`?index=&wait=`)."""
     seen, seconds = blocking_parameters(request)
     _check_consistency(request)
+    found = look()
+    if found.blocks and seen and found.index - state.shift <= seen:
+        found = await _changed(state, look, found, seconds)
+    return _response(request, state, found)
+
+
+async def _changed(state: State, look: Callable[[], Read], found: Read, seconds: float) -> Read:
+    """Return what there is to read once it has changed, or when the time is over."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    found = look()
-    while found.blocks and seen and state.index >= 0 and found.index - state.shift <= seen:
-        left = deadline - loop.time()
-        if left <= 0:
-            break
-        await state.changed(found.topics, left)
+    while (left := deadline - loop.time()) > 0:
+        before = found
+        woken = await state.changed(before.topics, left)
         if state.leaderless:
             raise Refused(500, "No cluster leader")
         found = look()
-    return _response(request, state, found)
+        if not woken:
+            return replace(found, index=before.index) if found.sticky else found
+        if not found.compared or (found.status, found.data) != (before.status, before.data):
+            break
+    return found
 
 
 def _response(request: web.Request, state: State, found: Read) -> web.Response:
