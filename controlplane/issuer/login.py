@@ -44,6 +44,7 @@ class Login:
         self._settings = settings
         self._make_client = make_client
         self._refused = ""  # the credentials that were refused last
+        self._spent = ""  # the wrapping token that we have unwrapped ourselves
 
     def __call__(self) -> VaultToken:
         """Return a token. Raise IssuerForbidden when the credentials at hand are of no use; hvac's errors pass."""
@@ -64,13 +65,22 @@ class Login:
         role_id, secret = _read(self._settings.role_id_file), _read(self._settings.secret_id_file)
         self._check_new(secret)
         try:
-            secret_id = self._unwrap(secret) if self._settings.wrapped else secret
+            secret_id = secret
+            if self._settings.wrapped:
+                secret_id = self._unwrap(secret)
+                self._spent = secret
             return self._post({"role_id": role_id, "secret_id": secret_id})
         except (IssuerForbidden, IssuerRefused, hvac.exceptions.InvalidRequest, hvac.exceptions.Forbidden):
             self._refused = secret
             raise
 
     def _check_new(self, secret: str) -> None:
+        if secret == self._spent:
+            message = (
+                f"the wrapping token in {self._settings.secret_id_file} has served us already;"
+                " write a new one there (vault/issue-secret-id.sh)"
+            )
+            raise IssuerForbidden(message)
         if secret == self._refused:
             message = (
                 f"the secret-id in {self._settings.secret_id_file} was refused before;"

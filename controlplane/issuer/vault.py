@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 TIMEOUTS = (2.0, 8.0)  # seconds to connect, to read
 _TOKEN_SHARE = 0.5  # of a token's life after which it is renewed
+_SHORTEST_PAUSE = 0.5  # seconds between renewals of a token that nears its greatest age
 _T = TypeVar("_T")
 
 
@@ -83,15 +84,26 @@ class VaultIssuer:
         elif time.monotonic() < self._token_due:
             return
         elif self._token.renewable:
-            self._token = await self._call(self._renew)
+            try:
+                self._token = await self._call(self._renew)
+            except IssuerForbidden:  # at its greatest age, or revoked
+                self._token = None
+                self._token = await self._call(self._login)
         elif self._token.ttl:
             self._token = await self._call(self._login)
-        life = self._token.ttl or float("inf")
-        self._token_due = time.monotonic() + life * _TOKEN_SHARE
+        # A lease of 0 after a renewal is no token without an end but one at its end.
+        life = self._token.ttl if self._token.ttl or self._token.renewable else float("inf")
+        self._token_due = time.monotonic() + max(_SHORTEST_PAUSE, life * _TOKEN_SHARE)
 
     def _renew(self) -> VaultToken:
         assert self._token is not None  # noqa: S101 - only a token at hand is renewed
-        auth = self._client(self._token.value).auth.token.renew_self()["auth"]
+        try:
+            auth = self._client(self._token.value).auth.token.renew_self()["auth"]
+        except hvac.exceptions.InternalServerError as error:
+            if "max TTL" not in str(error):
+                raise
+            message = f"Vault renews our token no more: {_said(error)}"
+            raise IssuerForbidden(message) from error
         return VaultToken(self._token.value, float(auth["lease_duration"]), bool(auth["renewable"]))
 
     # --- the leaf ---
@@ -109,7 +121,8 @@ class VaultIssuer:
         return checked_leaf(spiffe_id, ordered_chain(pems), private_pem(key), datetime.now(UTC))
 
     def _renewal_pause(self, leaf: Leaf) -> float:
-        pause = pause_before(leaf.not_before, leaf.not_after, datetime.now(UTC), random.random())
+        now = datetime.now(UTC)  # its life begins here: Vault dates it back, for clocks that are behind
+        pause = pause_before(max(now, leaf.not_before), leaf.not_after, now, random.random())
         self.status.issued += 1
         self.status.next_renewal = time.time() + pause
         log.info("leaf_issued", issuer="vault", serial=leaf.serial, ends=leaf.not_after.isoformat())
@@ -131,7 +144,7 @@ class VaultIssuer:
         """Do blocking work in a thread; raise hvac's and requests' errors as ours."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except IssuerForbidden:
+        except IssuerError:
             raise
         except (hvac.exceptions.Forbidden, hvac.exceptions.Unauthorized) as error:
             self._token = None
@@ -168,11 +181,14 @@ class VaultIssuer:
 
 
 def _data(answer: Any) -> dict[str, Any]:
-    if isinstance(answer, requests.Response):
-        message = f"status {answer.status_code}: a standby that points elsewhere? Use the active node's address"
-        raise IssuerUnreachable(message)
     data: dict[str, Any] = answer["data"]
     return data
+
+
+def _refuse_redirect(response: requests.Response, *_: Any, **__: Any) -> None:
+    if response.is_redirect or 300 <= response.status_code < 400:  # noqa: PLR2004
+        message = f"status {response.status_code}: a standby that points elsewhere? Use the active node's address"
+        raise IssuerUnreachable(message)
 
 
 def _said(error: Exception) -> str:
@@ -185,6 +201,7 @@ def _session(settings: VaultSettings) -> requests.Session:
     session = requests.Session()
     session.trust_env = False
     session.verify = settings.ca_file or True
+    session.hooks["response"].append(_refuse_redirect)
     if settings.login.method == "cert":
         session.mount("https://", _CertificateAdapter(settings))
     return session

@@ -8,13 +8,14 @@ import contextlib
 import json
 import time
 import urllib.error
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -172,16 +173,80 @@ async def test_a_jwt_will_do(prepared: Prepared, jwt_key: ec.EllipticCurvePrivat
         assert (await first(issuer)).spiffe_id == spiffe("web")
 
 
+# --- Kubernetes: the real method, whose cluster is ours --------------------------------------------------------------
+
+ACCOUNT = {
+    "iss": "kubernetes/serviceaccount",
+    "sub": "system:serviceaccount:shop:web",
+    "kubernetes.io/serviceaccount/namespace": "shop",
+    "kubernetes.io/serviceaccount/service-account.name": "web",
+    "kubernetes.io/serviceaccount/service-account.uid": "0f1e2d3c",
+}
+
+
+@contextlib.asynccontextmanager
+async def cluster(known: str, reviewed: list[str]) -> AsyncIterator[str]:
+    """Answer TokenReviews as a cluster's API does: only `known` is a token of its service accounts."""
+
+    async def review(request: web.Request) -> web.Response:
+        token = (await request.json())["spec"]["token"]
+        reviewed.append(token)
+        status: dict[str, Any] = {"authenticated": False, "error": "invalid bearer token"}
+        if token == known:
+            user = {"username": ACCOUNT["sub"], "uid": "0f1e2d3c", "groups": ["system:serviceaccounts"]}
+            status = {"authenticated": True, "user": user}
+        page = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}
+        return web.json_response(page, status=201)
+
+    async with serving(review, "/apis/authentication.k8s.io/v1/tokenreviews") as address:
+        yield address
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    respond: Callable[[web.Request], Awaitable[web.Response]], where: str = "/{rest:.*}"
+) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_route("*", where, respond)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
 @ONLY_REAL
-async def test_kubernetes_login_sends_the_service_accounts_token(
-    prepared: Prepared, jwt_key: ec.EllipticCurvePrivateKey, tmp_path: Path
+async def test_a_service_account_of_kubernetes_logs_in_by_its_token(
+    prepared: Prepared, jwt_key: ec.EllipticCurvePrivateKey, tmp_path: Path, authority: Authority
 ) -> None:
-    """The same request shape as jwt, to its own mount: here the jwt method is mounted under that name."""
+    """The server's own kubernetes method asks the cluster about the token that we sent."""
+    good, reviewed = es256(jwt_key, {**ACCOUNT, "exp": int(time.time()) + 60}), list[str]()
     file = tmp_path / "service-account"
-    file.write_text(es256(jwt_key, {"sub": "web", "aud": "vault", "exp": int(time.time()) + 60}))
-    login = LoginSettings("kubernetes", mount="jwt", role="web", jwt_file=str(file))
-    async with issuing(prepared.settings(login, role="jwt-web")) as issuer:
-        assert (await first(issuer)).spiffe_id == spiffe("web")
+    file.write_text(good + "\n")
+    vault = prepared.vault
+    vault.api("sys/auth/kubernetes", "PUT", {"type": "kubernetes"})
+    async with cluster(good, reviewed) as address:
+        setting = {
+            "kubernetes_host": address,
+            "token_reviewer_jwt": "reviewer",
+            "disable_local_ca_jwt": True,
+            "kubernetes_ca_cert": authority.pem,
+        }
+        await asyncio.to_thread(vault.api, "auth/kubernetes/config", "PUT", setting)
+        role = {
+            "bound_service_account_names": ["web"],
+            "bound_service_account_namespaces": ["shop"],
+            "token_policies": ["jwt-web"],
+        }
+        vault.api("auth/kubernetes/role/web", "PUT", role)
+        login = LoginSettings("kubernetes", role="web", jwt_file=str(file))
+        async with issuing(prepared.settings(login, role="jwt-web")) as issuer:
+            assert (await first(issuer)).spiffe_id == spiffe("web")
+        assert reviewed == [good]
+        file.write_text(es256(jwt_key, {**ACCOUNT, "exp": int(time.time()) + 61}))
+        assert "refuses our token or credentials" in await refusal(prepared.settings(login, role="jwt-web"))
 
 
 @ONLY_REAL
@@ -424,6 +489,102 @@ async def test_a_sealed_vault_is_waited_for_and_told_once(prepared: Prepared) ->
             assert (await waiting).spiffe_id == spiffe("web")
     events = [entry["event"] for entry in logs if entry["event"].startswith("issuer_")]
     assert events == ["issuer_failing", "issuer_recovered"]
+
+
+@contextlib.contextmanager
+def short_lived_tokens(prepared: Prepared, service: str) -> Iterator[None]:
+    """Let the tokens of a service end for good after 6 seconds, however often they are renewed."""
+    where = f"auth/approle/role/{service}"
+    limits = {"token_period": 0, "token_ttl": "4s", "token_max_ttl": "6s", "token_explicit_max_ttl": "6s"}
+    prepared.vault.api(where, "PUT", limits)
+    try:
+        yield
+    finally:
+        unlimited = {"token_period": "72h", "token_ttl": 0, "token_max_ttl": 0, "token_explicit_max_ttl": 0}
+        prepared.vault.api(where, "PUT", unlimited)
+
+
+@contextlib.asynccontextmanager
+async def kept_going(issuer: VaultIssuer, service: str) -> AsyncIterator[None]:
+    """Have a first leaf and wait for the next, as a proxy does."""
+    stream = issuer.leaves(spiffe(service))
+    await anext(stream)
+    waiting = asyncio.create_task(anext(stream))
+    try:
+        yield
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+def value(issuer: VaultIssuer) -> str:
+    return issuer._token.value if issuer._token is not None else ""
+
+
+async def test_a_token_at_its_greatest_age_is_followed_by_a_login_with_the_next_secret_id(prepared: Prepared) -> None:
+    login = prepared.approle("db")
+    with short_lived_tokens(prepared, "db"), capture_logs() as logs:
+        async with issuing(prepared.settings(login)) as issuer, kept_going(issuer, "db"):
+            old = value(issuer)
+            Path(login.secret_id_file).write_text(Path(prepared.approle("db").secret_id_file).read_text())
+            await eventually(lambda: value(issuer) not in {"", old}, 12)
+            assert issuer.status.failures == 0
+    assert [entry["event"] for entry in logs] == ["leaf_issued"], "a fresh one lay ready: nothing to tell"
+
+
+async def test_a_wrapping_token_that_we_have_used_ourselves_is_no_alarm(prepared: Prepared) -> None:
+    login = prepared.approle("db")
+    with short_lived_tokens(prepared, "db"), capture_logs() as logs:
+        async with issuing(prepared.settings(login)) as issuer, kept_going(issuer, "db"):
+            old = value(issuer)
+            await eventually(lambda: "has served us already" in issuer.status.error, 12)
+            await eventually(lambda: issuer.status.failures >= 3, 12)
+            Path(login.secret_id_file).write_text(Path(prepared.approle("db").secret_id_file).read_text())
+            await eventually(lambda: not issuer.status.failures, 20)
+            assert value(issuer) not in {"", old}
+    assert [entry["event"] for entry in logs] == ["leaf_issued", "issuer_failing", "issuer_recovered"]
+
+
+@pytest.mark.parametrize("page", ["", "{}", '{"data": {}}'])
+async def test_a_redirect_to_another_host_takes_no_token_along(tmp_path: Path, page: str) -> None:
+    """A standby may point elsewhere; so may anybody who stands between."""
+    elsewhere, here = list[str](), list[str]()
+
+    async def take(request: web.Request) -> web.Response:
+        elsewhere.append(request.path)
+        return web.json_response({"auth": {"client_token": "x", "lease_duration": 60, "renewable": False}})
+
+    async with serving(take) as other:
+
+        async def point(request: web.Request) -> web.Response:
+            here.append(request.path)
+            return web.Response(status=307, text=page, headers={"Location": f"{other}{request.path}"})
+
+        async with serving(point) as address:
+            (tmp_path / "token").write_text("s3cret-token")
+            (tmp_path / "secret").write_text("s3cret-id")
+            plain = {"role_id_file": str(tmp_path / "secret"), "secret_id_file": str(tmp_path / "secret")}
+            for login in (
+                LoginSettings("token", token_file=str(tmp_path / "token")),
+                LoginSettings(wrapped=False, **plain),
+                LoginSettings(wrapped=True, **plain),
+                LoginSettings("jwt", role="web", jwt_file=str(tmp_path / "token")),
+            ):
+                told = await refusal(VaultSettings(address, login=login))
+                assert "status 307" in told
+                assert "s3cret" not in told
+    assert here
+    assert elsewhere == []
+
+
+async def test_a_leaf_that_is_dated_back_is_not_asked_for_again_at_once(prepared: Prepared) -> None:
+    """The role dates leaves back by 30 s; a leaf of 9 s lives 9 s from now, not 39."""
+    with capture_logs() as logs:
+        async with issuing(prepared.settings(prepared.approle("web"), ttl="9s")) as issuer, kept_going(issuer, "web"):
+            left = (issuer.status.next_renewal or 0.0) - time.time()
+            await asyncio.sleep(1)
+    assert 3 < left < 6.5
+    assert [entry["event"] for entry in logs].count("leaf_issued") == 1
 
 
 async def test_no_secret_is_logged_or_shown(prepared: Prepared) -> None:
