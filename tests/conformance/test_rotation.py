@@ -21,15 +21,15 @@ SECONDS = float(os.environ.get("LICTOR_ROTATION_SECONDS", "180"))
 LEAF_SECONDS = 30
 
 
-@pytest.fixture(scope="module")
-def mesh() -> Iterator[World]:
-    with world(leaf_ttl=f"{LEAF_SECONDS}s") as running:
+@pytest.fixture(scope="module", params=["real", "embedded"])
+def mesh(request: pytest.FixtureRequest) -> Iterator[World]:
+    with world(embedded=request.param == "embedded", leaf_ttl=f"{LEAF_SECONDS}s") as running:
         yield running
 
 
 def client_context(mesh: World) -> ssl.SSLContext:
     """Return the context of a mesh client with a leaf of the Connect CA, whose root is the same."""
-    token = mesh.token_file("management").read_text()
+    token = mesh.consul.token if mesh.embedded else mesh.token_file("management").read_text()
     leaf = mesh.consul.api("agent/connect/ca/leaf/probe", token=token)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

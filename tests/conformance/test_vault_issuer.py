@@ -6,6 +6,8 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
+import subprocess
 import time
 import urllib.error
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -85,6 +87,53 @@ async def first(issuer: VaultIssuer, spiffe_id: SpiffeId | None = None, seconds:
             return await anext(stream)
     finally:
         await stream.aclose()
+
+
+# --- the stock command line ------------------------------------------------------------------------------------------
+
+
+def bao(prepared: Prepared, *words: str, token: str = "") -> str:
+    environment = {**os.environ, **prepared.vault.environment}
+    environment |= {"VAULT_TOKEN": token, "BAO_TOKEN": token} if token else {}
+    return subprocess.run(
+        [environment["VAULT_BIN"], *words], capture_output=True, text=True, check=True, timeout=60, env=environment
+    ).stdout
+
+
+def test_the_stock_command_line_finds_what_the_bootstrap_made(prepared: Prepared) -> None:
+    """`bao` asks what no other client does: which mount a path is under, flags by field, LIST."""
+    assert json.loads(bao(prepared, "status", "-format=json"))["sealed"] is False
+    mounts = json.loads(bao(prepared, "secrets", "list", "-format=json"))
+    assert {"connect_root/", "connect_inter/", "pki_mesh/", "sys/", "identity/", "cubbyhole/"} == set(mounts)
+    assert mounts["pki_mesh/"]["config"]["max_lease_ttl"] == 8760 * 3600
+    assert {"approle/", "token/"} <= set(json.loads(bao(prepared, "auth", "list", "-format=json")))
+    assert "lictor-orchestrator-db" in bao(prepared, "policy", "list").split()
+    assert "denied_parameters" in bao(prepared, "policy", "read", "lictor-sidecar")
+    assert json.loads(bao(prepared, "list", "-format=json", "auth/approle/role")) == ["db", "web"]
+    role = json.loads(bao(prepared, "read", "-format=json", "auth/approle/role/web"))["data"]
+    assert (role["token_period"], role["secret_id_ttl"], role["secret_id_num_uses"]) == (72 * 3600, 600, 1)
+    assert "mesh" in bao(prepared, "list", "pki_mesh/roles").split()
+    assert bao(prepared, "read", "-field=key_type", "pki_mesh/roles/mesh") == "ec"
+    assert bao(prepared, "read", "-field=ca_chain", "pki_mesh/cert/ca_chain").count("BEGIN CERTIFICATE") == 1
+
+
+def test_the_stock_command_line_logs_in_and_is_held_to_its_policies(prepared: Prepared) -> None:
+    token = bao(prepared, "token", "create", "-policy=lictor-orchestrator-web", "-ttl=10m", "-field=token")
+    assert bao(prepared, "token", "capabilities", "auth/approle/role/web/secret-id", token=token).strip() == "update"
+    role_id = bao(prepared, "read", "-field=role_id", "auth/approle/role/web/role-id", token=token)
+    words = ["write", "-f", "-wrap-ttl=60s", "-field=wrapping_token", "auth/approle/role/web/secret-id"]
+    wrapped = bao(prepared, *words, token=token)
+    with pytest.raises(subprocess.CalledProcessError) as caught:  # unwrapped, and of another service
+        bao(prepared, "write", "-f", "auth/approle/role/web/secret-id", token=token)
+    assert "permission denied" in caught.value.stderr
+    secret_id = bao(prepared, "unwrap", "-field=secret_id", wrapped)
+    login = ["write", "-field=token", "auth/approle/login", f"role_id={role_id}", f"secret_id={secret_id}"]
+    sidecar = bao(prepared, *login)
+    assert json.loads(bao(prepared, "token", "lookup", "-format=json", token=sidecar))["data"]["meta"] == {
+        "role_name": "web"
+    }
+    assert "token_duration" in bao(prepared, "token", "renew", token=sidecar)
+    assert bao(prepared, "token", "revoke", "-self", token=sidecar).startswith("Success!")
 
 
 # --- logging in ----------------------------------------------------------------------------------------------------
