@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 from collections.abc import Iterable, Mapping
@@ -169,7 +170,9 @@ def _lines(file: Path) -> list[str]:
 
 
 def _opened(folder: Path) -> set[str]:
-    try:
-        return {str(link.readlink()) for link in folder.iterdir()}
-    except OSError:
-        return set()
+    found = set()
+    with contextlib.suppress(OSError):  # another user's, or it has just ended
+        for link in folder.iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(link.readlink()))
+    return found

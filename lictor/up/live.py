@@ -45,28 +45,28 @@ async def live(file: MeshFile, *, seconds: float = READY_SECONDS, writes: bool =
     folder = Path(tempfile.mkdtemp(prefix="lictor-up-"))
     told, console = Told(), Console()
     mesh = Mesh(file, console, folder, seconds, writes, restarts)
+    failure: MeshError | None = None
     try:
         code = await _until_over(mesh, told, console)
+    except MeshError as error:
+        failure, code = error, error.code if isinstance(error, NotReady) else 1
+        console.progress(f"{str(error).splitlines()[0]}")
     finally:
         await _end(mesh, told, console)
         shutil.rmtree(folder, ignore_errors=True)
     console.progress("done; nothing is left running")
+    if failure is not None:
+        _complain(failure)
     return code
 
 
 async def _until_over(mesh: Mesh, told: Told, console: Console) -> int:
+    """Return the exit code when it is over. Raise MeshError when it does not get ready."""
     starting = asyncio.create_task(mesh.start())
     if await _first(starting, told.once.wait()):
         console.progress("interrupted while it was starting")
         return INTERRUPTED
-    try:
-        starting.result()
-    except NotReady as error:
-        _complain(error)
-        return error.code
-    except MeshError as error:
-        _complain(error)
-        return 1
+    starting.result()
     if mesh.restarts:
         console.progress("the mesh is up; Ctrl-C ends it")
         await told.once.wait()

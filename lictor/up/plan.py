@@ -71,7 +71,7 @@ class Ports:
 def ports_wanted(mesh: MeshFile) -> set[int]:
     """Return every port that the file names: none of them is free for anything else."""
     found = {service.port for service in mesh.services} | ({mesh.gateway.port} if mesh.gateway else set())
-    return found | {port for service in mesh.services for port in service.upstreams.values()} - {0}
+    return (found | {port for service in mesh.services for port in service.upstreams.values()}) - {0}
 
 
 def in_order(services: Sequence[Service]) -> list[list[Service]]:
@@ -217,6 +217,9 @@ def ways_to(mesh: MeshFile, service: Service, ports: Ports) -> str:
         return f"curl -H 'Host: {host}' http://127.0.0.1:{mesh.gateway.port}/"
     if service.health == NO_CHECK:
         return "runs; it is not called"
-    if service.protocol == "http":
-        return f"curl http://127.0.0.1:{ports.app}/   (past the mesh)"
-    return f"nc 127.0.0.1 {ports.app}   (past the mesh)"
+    ways = [
+        (one.upstreams[service.name], f"as {one.id} calls it") for one in mesh.services if service.name in one.upstreams
+    ]
+    port, whose = next(iter(ways), (ports.app, "past the mesh"))
+    word = f"curl http://127.0.0.1:{port}/" if service.protocol == "http" else f"nc 127.0.0.1 {port}"
+    return f"{word}   ({whose})"

@@ -95,7 +95,7 @@ class Mesh:
         if self.writes:
             await self._write_entries(self._catalog)
         self._plan(servers)
-        self.console.progress(f"starting {', '.join(names)}, each with its sidecar")
+        self.console.progress(f"starting {', '.join(names)}{', each' if names[1:] else ''} with its sidecar")
         async with _together() as group:
             for instance in self.instances:
                 group.create_task(self._start(instance))
@@ -117,7 +117,7 @@ class Mesh:
 
     async def _write_entries(self, catalog: Catalog) -> None:
         entries = entries_of(self.file)
-        self.console.progress(f"writing {len(entries)} config entries")
+        self.console.progress(f"writing {len(entries)} config {'entries' if entries[1:] else 'entry'}")
         self._written = Written(catalog, self.console)
         await self._written.write(entries, made_entries(self.file))
 
@@ -163,8 +163,9 @@ class Mesh:
         await until_ready(sidecar, lambda: self._answers(_page(admin, "ready")), self.seconds)
         await self._until_known(sidecar, admin, self._called(instance))
         app.start()
-        await until_ready(app, lambda: self._healthy(instance), self.seconds)
-        await until_ready(app, lambda: self._passing(instance.service.id), self.seconds)
+        if self.restarts or instance.service.health != NO_CHECK:  # else it is a job: it may end as soon as it likes
+            await until_ready(app, lambda: self._healthy(instance), self.seconds)
+            await until_ready(app, lambda: self._passing(instance.service.id), self.seconds)
         instance.ready.set()
         self.console.ready(instance.service.id, ways_to(self.file, instance.service, instance.ports))
 

@@ -513,7 +513,7 @@ def test_run_puts_one_process_into_a_mesh_that_exists(consul: ConsulServer, tmp_
     assert not [key for key in consul.api("agent/services") if key.startswith(name)]
 
 
-@pytest.mark.parametrize(("command", "code"), [("sleep 1; exit 7", 7), ("sleep 1", 0), ("sleep 1; kill -9 $$", 137)])
+@pytest.mark.parametrize(("command", "code"), [("sleep 1; exit 7", 7), ("true", 0), ("sleep 1; kill -9 $$", 137)])
 def test_run_ends_with_the_exit_code_of_its_command(
     consul: ConsulServer, tmp_path: Path, command: str, code: int
 ) -> None:
