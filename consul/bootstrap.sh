@@ -55,7 +55,9 @@ policy() {
 
 # token NAME POLICY: made once, kept in a file
 token() {
-    [ -s "$folder/$1" ] && "$consul" acl token read -self -token "$(cat "$folder/$1")" >/dev/null 2>&1 && return
+    # Named by its file: an argument could be read by others.
+    [ -s "$folder/$1" ] && CONSUL_HTTP_TOKEN='' CONSUL_HTTP_TOKEN_FILE=$folder/$1 \
+        "$consul" acl token read -self >/dev/null 2>&1 && return
     "$consul" acl token create -description "$1" -policy-name "$2" -format=json \
         | sed -n 's/.*"SecretID": *"\([^"]*\)".*/\1/p' >"$folder/$1"
     say "token for $1"
