@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from harness.certificates import Authority
-from harness.servers import ConsulServer, VaultServer, consul_server, dev_server, vault_server
+from harness.leftovers import MARK, after, below, marked
+from harness.servers import ConsulServer, Program, VaultServer, consul_server, dev_server, vault_server
 
 os.environ["PYTHONASYNCIODEBUG"] = "1"  # read whenever a loop is made
+SUITE = os.environ[MARK] = str(os.getpid())  # every worker its own
+SHARED: pytest.StashKey[list[str]] = pytest.StashKey()  # command lines of servers that live as long as the worker
 
 settings.register_profile("lictor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lictor")
@@ -36,10 +40,16 @@ def stranger() -> Authority:
 BOTH = ["real", "embedded"]
 
 
+def share(request: pytest.FixtureRequest, program: Program) -> None:
+    """Say that a server lives as long as the worker."""
+    request.session.stash[SHARED].append(" ".join(map(str, program.arguments)))
+
+
 @pytest.fixture(scope="session", params=BOTH)
 def consul(request: pytest.FixtureRequest) -> Iterator[ConsulServer]:
     """A Consul without ACLs, the real one and ours, shared by a worker: tests use names of their own."""
     with consul_server() if request.param == "real" else dev_server() as server:
+        share(request, server.program)
         yield server
 
 
@@ -47,6 +57,7 @@ def consul(request: pytest.FixtureRequest) -> Iterator[ConsulServer]:
 def consul_with_acls(request: pytest.FixtureRequest) -> Iterator[ConsulServer]:
     """A Consul whose ACLs deny by default."""
     with consul_server(acl=True) if request.param == "real" else dev_server(acl=True) as server:
+        share(request, server.program)
         yield server
 
 
@@ -55,9 +66,11 @@ def vault(request: pytest.FixtureRequest) -> Iterator[VaultServer]:
     """An unsealed server with Vault's API: the real one and ours."""
     if request.param == "real":
         with vault_server() as server:
+            share(request, server.program)
             yield server
     else:
         with dev_server() as servers:
+            share(request, servers.program)
             yield servers.vault
 
 
@@ -96,19 +109,27 @@ async def nothing_left_behind() -> AsyncIterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_child_left() -> Iterator[None]:
-    """Fail when a test ends with a child process that it started and did not end."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    before = set(children.read_text().split())
+    """Fail when a test ends with a child process that it started and did not end. One may start again as it was."""
+    before = Counter(below(os.getpid()).values())
     yield
-    left = {child for child in set(children.read_text().split()) - before if not _is_shared_server(child)}
+    left = after(lambda: Counter(below(os.getpid()).values()) - before)
     assert not left, f"child processes left: {left}"
 
 
-def _is_shared_server(pid: str) -> bool:
-    """Return whether it is one of the servers above: they live as long as the worker."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return True  # ended meanwhile
-    embedded = [b"-m", b"lictor", b"dev"]
-    return words[1:4] == embedded or any(word.endswith((b"/consul", b"/bao", b"/vault")) for word in words[:1])
+@pytest.fixture(scope="module", autouse=True)
+def no_process_outlives_its_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail when a module ends with a process of its fixtures, or of its tests' processes: orphans too."""
+    before = Counter(marked(SUITE).values())
+    yield
+    shared: list[str] = request.session.stash[SHARED]
+    left = after(lambda: Counter(marked(SUITE).values()) - before - Counter(shared))
+    assert not left, f"processes left: {left}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_outlives_the_run(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail when the run ends with any process of it left."""
+    request.session.stash[SHARED] = []
+    yield
+    left = after(lambda: marked(SUITE).values())
+    assert not left, f"processes left: {left}"
