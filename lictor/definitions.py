@@ -121,7 +121,7 @@ class _Reader:
             elif not (of_check and bare in _PASSED_OVER):
                 self.complain(f"{path}.{key}", "is not a known field", f"known are {', '.join(sorted(shape))}")
         if of_check and not block:
-            self.complain(path, "is a check of nothing", 'write http, tcp, grpc, ttl, ...')
+            self.complain(path, "is a check of nothing", "write http, tcp, grpc, ttl, ...")
         if path.lower().endswith("service") and found.get("Kind") and found["Kind"] not in KINDS:
             self.complain(f"{path}.kind", f"{found['Kind']!r} is not a kind", f"write one of {', '.join(KINDS)}")
         return found

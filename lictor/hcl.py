@@ -199,7 +199,7 @@ class _Parser:
                 separated = True
             elif separated:
                 values.append(self._element(depth + 1))
-                separated = False
+                separated = isinstance(values[-1], list)  # behind a list in a list Consul wants no comma
             else:
                 raise self._error(token, f"a comma or ']' was expected in a list, not {_shown(token)}")
         self._next += 1

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
+
 from lictor.flags import agent_overrides
 from policies.errors import CatalogError
 
@@ -20,6 +22,9 @@ class Asked:
     def __init__(self, arguments: argparse.Namespace, environment: Environment) -> None:
         from controlplane.consul_settings import consul_settings  # noqa: PLC0415 - heavy; `lictor --help` needs none of it
 
+        structlog.configure(
+            logger_factory=lambda *_: structlog.PrintLogger(sys.stderr)
+        )  # the answer alone is the output
         self._settings = consul_settings(environment, agent_overrides(arguments))
         self._options = {"dc": arguments.datacenter} if arguments.datacenter else {}
         self._reading = {"stale": ""} if arguments.stale else {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ _DELETE = """examples:
   lictor config delete -filename split.hcl              the entry of that kind and name
   lictor config delete -cas -modify-index 42 -kind mesh -name mesh
 """
+_ESCAPED = re.compile("[<>&\u2028\u2029]")  # signs that Go's JSON writes as \\u003c
 
 
 def add_to(words: Words) -> None:
@@ -103,10 +105,27 @@ def _write(arguments: argparse.Namespace, environment: Environment) -> int:
 def _entry(document: Document) -> dict[str, Any]:
     """Return the entry of a file. Raise ConfigError that names the place of the field."""
     try:
-        return decode_entry(document.data)
+        entry = decode_entry(document.data)
     except DecodeError as error:
         text = str(error).strip()
         raise ConfigError((Problem(document.at(text), text),)) from error
+    if path := _null_in_list(entry):
+        fix = "Consul 1.21 ends on it, and again at each start"
+        raise ConfigError((Problem(f"{document.place(path)}: {path}", "null in a list", fix),))
+    return entry
+
+
+def _null_in_list(tree: Any, path: str = "") -> str:
+    """Return where a list holds a null, or ""."""
+    if isinstance(tree, dict):
+        below = ((value, f"{path}.{key}" if path else key) for key, value in tree.items())
+    elif isinstance(tree, list):
+        below = ((value, f"{path}[{at}]") for at, value in enumerate(tree))
+        if None in tree:
+            return f"{path}[{tree.index(None)}]"
+    else:
+        return ""
+    return next((found for value, where in below if (found := _null_in_list(value, where))), "")
 
 
 def _named(arguments: argparse.Namespace) -> tuple[str, str]:
@@ -136,7 +155,9 @@ def _read(arguments: argparse.Namespace, environment: Environment) -> int:
         entry: Mapping[str, Any] = Asked(arguments, environment)("GET", "config", kind, name)
     except CatalogError as error:
         return complain(f"Error reading config entry {kind}/{name}: {told(error)}")
-    say(json.dumps({key: value for key, value in entry.items() if key != "Hash"}, indent=4, ensure_ascii=False))
+    shown = {key: value for key, value in entry.items() if key != "Hash" and value != ""}
+    text = json.dumps(shown, indent=4, ensure_ascii=False)
+    say(_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
     return 0
 
 

@@ -253,14 +253,13 @@ def _get(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _show(row: Row) -> None:
-    lines = {"Source": row["SourceName"], "Destination": row["DestinationName"], "Action": row.get("Action")}
-    lines |= {"ID": row.get("ID"), "Description": row.get("Description")}
-    lines |= {f"Meta[{key}]": value for key, value in sorted((row.get("Meta") or {}).items())}
+    lines = [("Source", row["SourceName"]), ("Destination", row["DestinationName"])]
+    lines += [(name, row[name]) for name in ("Action", "ID", "Description") if row.get(name)]
+    lines += [(f"Meta[{key}]", value) for key, value in sorted((row.get("Meta") or {}).items())]
     if row.get("ID"):  # only rows with an ID have a time of their own
-        lines["Created At"] = datetime.fromisoformat(row["CreatedAt"]).strftime("%A, %d-%b-%y %H:%M:%S UTC")
-    for name, text in lines.items():
-        if text:
-            say(f"{name + ':':<13} {text}")
+        lines.append(("Created At", datetime.fromisoformat(row["CreatedAt"]).strftime("%A, %d-%b-%y %H:%M:%S UTC")))
+    for name, text in lines:
+        say(f"{name + ':':<13} {text}")
     for permission in row.get("Permissions") or ():
         say(f"{'Permission:':<13} {json.dumps(permission)}")
 

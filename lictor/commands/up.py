@@ -70,7 +70,7 @@ def add_to(words: Words) -> None:
 
 
 def _add_wait(parser: argparse.ArgumentParser) -> None:
-    text = "how long anybody may take to be ready; 60"
+    text = "how long an app may take to be ready; 60"
     add(parser, "wait", type=float, default=60.0, metavar="SECONDS", help=text)
 
 
