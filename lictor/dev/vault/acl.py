@@ -124,12 +124,13 @@ class Acl:
 
     def dump(self) -> Json:
         """Return everything as JSON."""
-        return {name: row["policy"] for name, row in self.policies.items()}
+        return dict(self.policies)
 
     def load(self, kept: dict[str, Any]) -> None:
         """Take what `dump` gave."""
-        for name, text in kept.items():
-            self.write(name, text)
+        for name, row in kept.items():
+            self.rules[name] = parse_policy(row["policy"])
+            self.policies[name] = dict(row)
 
 
 def _decoded(text: str) -> str:

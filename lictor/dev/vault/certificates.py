@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -61,22 +62,32 @@ class Names:
     fields: tuple[tuple[str, str], ...] = ()  # of the subject besides the common name, such as ("country", "DE")
 
     def subject(self) -> x509.Name:
-        """Return the subject."""
+        """Return the subject. Raise Failed for what the library in use does not write, such as a country of a word."""
         given = [*self.fields, *([("common_name", self.common_name)] if self.common_name else [])]
         parts = []
-        for name, oid in {**SUBJECT, "common_name": NameOID.COMMON_NAME}.items():
-            values = [x509.NameAttribute(oid, value) for key, value in given if key == name]
-            parts += [x509.RelativeDistinguishedName(values)] if values else []
+        with _written("a subject"):
+            for name, oid in {**SUBJECT, "common_name": NameOID.COMMON_NAME}.items():
+                values = [x509.NameAttribute(oid, value) for key, value in given if key == name]
+                parts += [x509.RelativeDistinguishedName(values)] if values else []
         return x509.Name(parts)
 
     def alternatives(self) -> list[x509.GeneralName]:
-        """Return the alternative names."""
-        return [
-            *(x509.DNSName(name) for name in self.dns),
-            *(x509.RFC822Name(address) for address in self.emails),
-            *(x509.IPAddress(ipaddress.ip_address(address)) for address in self.ips),
-            *(x509.UniformResourceIdentifier(uri) for uri in self.uris),
-        ]
+        """Return the alternative names. Raise Failed for what the library in use does not write, such as an umlaut."""
+        with _written("an alternative name"):
+            return [
+                *(x509.DNSName(name) for name in self.dns),
+                *(x509.RFC822Name(address) for address in self.emails),
+                *(x509.IPAddress(ipaddress.ip_address(address)) for address in self.ips),
+                *(x509.UniformResourceIdentifier(uri) for uri in self.uris),
+            ]
+
+
+@contextlib.contextmanager
+def _written(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise not_so(f"{what} ({error})") from error
 
 
 @dataclass(frozen=True, slots=True)

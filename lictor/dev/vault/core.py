@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from lictor.dev.vault import pki
 from lictor.dev.vault.acl import Acl
 from lictor.dev.vault.answers import Ask, Failed, Internal, Json, Reply, not_here, one_error
 from lictor.dev.vault.approle import AppRole, within
@@ -15,6 +14,7 @@ from lictor.dev.vault.identity import Identity
 from lictor.dev.vault.mounts import Mounts, new_approle, new_pki
 from lictor.dev.vault.pki import Pki
 from lictor.dev.vault.policies import Rule, may_sudo, permitted
+from lictor.dev.vault.published import is_open
 from lictor.dev.vault.system import OPEN, WHILE_SEALED, System
 from lictor.dev.vault.token_auth import TokenAuth
 from lictor.dev.vault.tokens import NOBODY, Token, Tokens
@@ -108,7 +108,7 @@ class Vault:
         found = self.mounts.of(ask.path)
         if found is None or not isinstance(found[1].engine, Pki):
             return False
-        return pki.is_open(ask.route.removeprefix(found[0]))
+        return is_open(ask.route.removeprefix(found[0]))
 
     def _dispatch(self, ask: Ask, own: Token) -> Reply:
         if ask.path == "sys/seal":

@@ -13,9 +13,10 @@ from policies.durations import parse_duration
 from policies.errors import EntryError
 
 DAY_SECONDS = 86400.0
+_LARGEST = 2**63 - 1
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"", "0", "f", "F", "false", "FALSE", "False"})
-_GO_KINDS = {list: "[]interface {}", dict: "map[string]interface {}"}
+_GO_KINDS: Mapping[type, str] = {list: "[]interface {}", dict: "map[string]interface {}"}
 
 
 class Unfit(Exception):
@@ -34,6 +35,9 @@ def number(value: Any) -> int:
     """Return a whole number."""
     if isinstance(value, str):
         if value.removeprefix("-").isdigit():
+            if abs(int(value)) > _LARGEST:
+                message = "'' cannot parse value as 'int': strconv.ParseInt: value out of range"
+                raise Unfit(message)
             return int(value)
         if value:
             message = "'' cannot parse value as 'int': strconv.ParseInt: invalid syntax"
@@ -106,6 +110,18 @@ def pairs(value: Any) -> dict[str, str]:
             raise Unfit(message)
         found[name] = rest
     return found
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return an object."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    listed = isinstance(value, list)
+    one = (value[0] if value else "") if listed else value
+    kind = _GO_KINDS.get(type(one)) or {str: "string", bool: "bool"}.get(type(one), "json.Number")
+    where = "[0]" if listed else ""
+    message = f"'{where}' expected type '{_GO_KINDS[dict]}', got unconvertible type '{kind}'"
+    raise Unfit(message)
 
 
 def anything(value: Any) -> Any:

@@ -27,8 +27,8 @@ _CONFIG = {"default_lease_ttl": 0, "force_no_cache": False, "max_lease_ttl": 0}
 _ENABLE: fields.Kinds = {
     "type": fields.text,
     "description": fields.text,
-    "config": fields.anything,
-    "options": fields.anything,
+    "config": fields.mapping,
+    "options": fields.pairs,
     "local": fields.flag,
     "seal_wrap": fields.flag,
     "external_entropy_access": fields.flag,
@@ -260,8 +260,10 @@ class Mounts:
 def _given_config(given: Mapping[str, Any]) -> Json:
     found: Json = {}
     for name, what in (("default_lease_ttl", "default TTL"), ("max_lease_ttl", "max TTL")):
-        if given.get(name) in {None, ""}:
+        if given.get(name) is None or given[name] == "":
             continue
+        if isinstance(given[name], list | dict):
+            raise Failed(400, "unable to convert given mount config information")
         try:
             found[name] = int(fields.parse_seconds(given[name]))
         except Unfit as error:
