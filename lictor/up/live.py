@@ -50,7 +50,7 @@ async def live(file: MeshFile, *, seconds: float = READY_SECONDS, writes: bool =
         code = await _until_over(mesh, told, console)
     except MeshError as error:
         failure, code = error, error.code if isinstance(error, NotReady) else 1
-        console.progress(f"{str(error).splitlines()[0]}")
+        console.progress(str(error).partition("; its last lines")[0].splitlines()[0])
     finally:
         await _end(mesh, told, console)
         shutil.rmtree(folder, ignore_errors=True)

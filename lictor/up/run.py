@@ -66,7 +66,7 @@ class Mesh:
     file: MeshFile
     console: Console
     folder: Path
-    seconds: float  # that anybody may take to be ready
+    seconds: float  # that an app may take to be ready
     writes: bool = True  # the entries; without, what Consul holds is left as it is
     restarts: bool = True  # of the apps
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -160,7 +160,7 @@ class Mesh:
     async def _start(self, instance: Instance) -> None:
         sidecar, app, admin = instance.sidecar, instance.app, instance.ports.admin
         sidecar.start()
-        await until_ready(sidecar, lambda: self._answers(_page(admin, "ready")), self.seconds)
+        await until_ready(sidecar, lambda: self._answers(_page(admin, "ready")))
         await self._until_known(sidecar, admin, self._called(instance))
         app.start()
         if self.restarts or instance.service.health != NO_CHECK:  # else it is a job: it may end as soon as it likes
@@ -173,7 +173,7 @@ class Mesh:
         """Wait until these are ready and a proxy sends its calls to them."""
         for one in called:
             await one.ready.wait()
-        await until_ready(proxy, lambda: self._knows(admin, called), self.seconds)
+        await until_ready(proxy, lambda: self._knows(admin, called))
 
     def _called(self, instance: Instance) -> Sequence[Instance]:
         return [one for one in self.instances if one.service.name in instance.service.upstreams]
@@ -185,7 +185,7 @@ class Mesh:
         settings = gateway_settings(self.file, self._admin_of_gateway, servers.link(name, GATEWAY))
         gateway = self.gateway = self._proxy(servers, GATEWAY, "gateway", name, GATEWAY, settings)
         gateway.start()
-        await until_ready(gateway, lambda: self._answers(_page(self._admin_of_gateway, "ready")), self.seconds)
+        await until_ready(gateway, lambda: self._answers(_page(self._admin_of_gateway, "ready")))
         hosts = self.file.gateway.hosts
         await self._until_known(
             gateway, self._admin_of_gateway, [one for one in self.instances if one.service.name in hosts]
