@@ -7,14 +7,14 @@ import base64
 import contextlib
 import json
 import os
-import shutil
 import socket
 import ssl
 import subprocess
 import sys
 import time
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,120 +55,147 @@ def entry(name: str, protocol: str = "http") -> dict[str, Any]:
     return {"Kind": "service-defaults", "Name": name, "Protocol": protocol}
 
 
-# --- blocking queries ----------------------------------------------------------------------------------------------
-
-
-async def ask(session: aiohttp.ClientSession, dev: DevServers, path: str, index: int, wait: str = "20s") -> Any:
-    async with session.get(f"{dev.http_addr}/v1/{path}", params={"index": index, "wait": wait}) as answer:
-        assert answer.status in {200, 404}, await answer.text()
-        return int(answer.headers["X-Consul-Index"]), await answer.text()
-
-
-@pytest.mark.parametrize(
-    ("path", "wakes", "leaves"),
-    [
-        ("health/service/a", ("service", "a"), ("service", "b")),
-        ("health/connect/a", ("proxy", "a"), ("service", "a")),
-        ("catalog/services", ("service", "new"), ("entry", "a")),
-        ("config/service-defaults/a", ("entry", "a"), ("entry", "b")),
-        ("config/service-defaults/absent", ("entry", "absent"), ("entry", "b")),
-        ("discovery-chain/a", ("entry", "a"), ("entry", "b")),
-        ("discovery-chain/a", ("proxy-defaults", ""), ("intention", "a")),
-        ("connect/intentions/match?by=destination&name=a", ("intention", "a"), ("intention", "b")),
-        ("connect/intentions/match?by=destination&name=a", ("intention", "*"), ("entry", "a")),
-        ("kv/a", ("key", "a"), ("key", "b")),
-    ],
-)
-async def test_a_write_wakes_whom_it_concerns_and_nobody_else(
-    path: str, wakes: tuple[str, str], leaves: tuple[str, str]
-) -> None:
-    def change(dev: DevServers, kind: str, name: str, round_: int) -> None:
-        match kind:
-            case "service":
-                dev.api("agent/service/register", "PUT", {"Name": name, "Port": round_ + 1})
-            case "proxy":
-                proxy = {"DestinationServiceName": name}
-                given = {"Name": f"{name}-proxy", "Kind": "connect-proxy", "Port": round_ + 1, "Proxy": proxy}
-                dev.api("agent/service/register", "PUT", given)
-            case "entry":
-                dev.api("config", "PUT", entry(name, "http" if round_ % 2 else "tcp"))
-            case "proxy-defaults":
-                dev.api("config", "PUT", {"Kind": "proxy-defaults", "Name": "global", "Config": {"x": round_}})
-            case "intention":
-                source = {"Name": f"s{round_}", "Action": "deny"}
-                dev.api("config", "PUT", {"Kind": "service-intentions", "Name": name, "Sources": [source]})
-            case "key":
-                dev.api(f"kv/{name}", "PUT", {"round": round_})
-
-    with dev_server() as dev:
-        for kind, name in (wakes, leaves):
-            if (kind, name) not in {("entry", "absent"), ("service", "new")}:
-                await asyncio.to_thread(change, dev, kind, name, 0)
-        async with aiohttp.ClientSession() as session:
-            seen, _ = await ask(session, dev, path, 0)
-            waiting = asyncio.create_task(ask(session, dev, path, seen))
-            await asyncio.to_thread(change, dev, *leaves, 1)
-            done, _ = await asyncio.wait([waiting], timeout=0.3)
-            assert not done, "it was woken by what is none of its business"
-            await asyncio.to_thread(change, dev, *wakes, 1)
-            async with asyncio.timeout(2):
-                index, _ = await waiting
-            assert index > seen
-
-
-async def test_an_equal_write_wakes_nobody(dev: DevServers) -> None:
-    dev.api("config", "PUT", entry("same"))
-    seen = index_of(dev, "config/service-defaults/same")
-    dev.api("config", "PUT", entry("same"))
-    assert index_of(dev, "config/service-defaults/same") == seen
-    dev.api("agent/service/register", "PUT", {"Name": "same", "Port": 1})
-    seen = index_of(dev, "health/service/same")
-    dev.api("agent/service/register", "PUT", {"Name": "same", "Port": 1})
-    assert index_of(dev, "health/service/same") == seen
+# --- size ----------------------------------------------------------------------------------------------------------
 
 
 def cpu_seconds(pid: int) -> float:
+    """Return what a process has spent: time on the clock means nothing on a shared machine."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def test_a_thousand_waiting_queries_cost_next_to_nothing() -> None:
+@contextlib.asynccontextmanager
+async def many(dev: DevServers) -> AsyncIterator[Asking]:
+    """Ask with as many connections as are needed."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        yield Asking(session, dev)
+
+
+@dataclass(slots=True)
+class Asking:
+    """Requests to one dev server, and what they cost it."""
+
+    session: aiohttp.ClientSession
+    dev: DevServers
+
+    async def read(self, path: str, index: int = 0) -> tuple[int, Any]:
+        """Return the index and the JSON of an answer."""
+        params = {"index": str(index), "wait": "120s"} if index else {}
+        async with self.session.get(f"{self.dev.http_addr}/v1/{path}", params=params) as answer:
+            assert answer.status == 200, await answer.text()
+            return int(answer.headers.get("X-Consul-Index") or 0), await answer.json()
+
+    async def write(self, path: str, body: object = None) -> None:
+        """Write, and insist that it was taken."""
+        async with self.session.put(f"{self.dev.http_addr}/v1/{path}", json=body) as answer:
+            assert answer.status == 200, await answer.text()
+
+    async def cost(self, awaited: Awaitable[object]) -> float:
+        """Return the CPU seconds that the server spends while this runs."""
+        before = cpu_seconds(self.dev.program.pid)
+        await awaited
+        return cpu_seconds(self.dev.program.pid) - before
+
+    async def register(self, count: int) -> None:
+        """Register instances: of a hundred services, on five hundred nodes, each with a check."""
+
+        async def some(start: int) -> None:
+            for number in range(start, count, 20):
+                service = {"ID": f"i{number}", "Service": f"s{number % 100}", "Port": 80}
+                check = {"CheckID": f"c{number}", "Name": "c", "Status": "passing", "ServiceID": f"i{number}"}
+                given = {"Node": f"n{number % 500}", "Address": "10.0.0.1", "Service": service, "Check": check}
+                await self.write("catalog/register", given)
+
+        async with asyncio.TaskGroup() as group:
+            for start in range(20):
+                group.create_task(some(start))
+
+    async def settled(self) -> None:
+        """Wait until the server does nothing any more, its state file included."""
+        while await self.cost(asyncio.sleep(0.7)) > 0.03:
+            pass
+
+
+async def test_a_thousand_waiting_queries_cost_next_to_nothing_and_one_write_wakes_those_it_concerns() -> None:
     with dev_server() as dev:
-        connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(ask(session, dev, f"health/service/s{number}", 1000, "60s")) for number in range(1000)
-            ]
-            await asyncio.sleep(3)
-            before, begun = cpu_seconds(dev.program.pid), time.monotonic()
-            await asyncio.sleep(4)
-            spent = (cpu_seconds(dev.program.pid) - before) / (time.monotonic() - begun)
+        async with many(dev) as asking, asyncio.TaskGroup() as group:
+            await asking.register(1000)
+            index, _ = await asking.read("catalog/nodes")
+            tasks = [group.create_task(asking.read(f"health/service/s{n % 100}", index + 9999)) for n in range(1000)]
+            await asyncio.sleep(1)
+            await asking.settled()
+            idle = await asking.cost(asyncio.sleep(5)) / 5
             assert not [task for task in tasks if task.done()]
+            one = await asking.cost(_wakes(asking, {n for n in range(1000) if n % 100 == 7}, tasks))
             for task in tasks:
                 task.cancel()
-    assert spent < 0.05, f"{spent:.1%} of a core"  # 0 to 0.5 % where nothing else runs
+    assert idle < 0.01, f"{idle:.1%} of a core"  # 0.0 % as a rule
+    assert one < 0.5, f"{one:.2f} s of CPU for one write that ten watches wait for"  # 0.01 to 0.05 s
+
+
+async def _wakes(asking: Asking, concerned: set[int], tasks: list[asyncio.Task[tuple[int, Any]]]) -> None:
+    """Write about one service: those who wait for it are woken, nobody else."""
+    await asking.write(
+        "catalog/register", {"Node": "n7", "Address": "10.0.0.1", "Service": {"ID": "i7", "Service": "s7"}}
+    )
+    await asyncio.wait([tasks[number] for number in concerned], timeout=20)
+    await asyncio.sleep(0.3)
+    assert {number for number, task in enumerate(tasks) if task.done()} == concerned
 
 
 async def test_ten_thousand_instances_stay_usable() -> None:
     with dev_server() as dev:
-        async with aiohttp.ClientSession() as session:
+        async with many(dev) as asking:
+            spent = await asking.cost(asking.register(10_000))
+            assert spent < 20, f"{spent:.1f} s of CPU to register"  # 3.4 s
+            await asking.settled()
+            _, rows = await asking.read("health/service/s7")
+            assert len(rows) == 100
+            most = {
+                "health/service/s7": 0.05,
+                "health/checks/s7": 0.05,
+                "catalog/service/s7": 0.05,
+                "catalog/node/n7": 0.03,
+                "health/connect/s7": 0.03,
+                "discovery-chain/s7": 0.03,
+                "catalog/nodes": 0.1,
+                "catalog/services": 0.3,
+                "health/state/any": 1.0,
+            }  # a fifth of it, or less, is what they take
+            costs = {path: await asking.cost(_five(asking, path)) / 5 for path in most}
+            assert {path: cost for path, cost in costs.items() if cost > most[path]} == {}
+            write = {"Node": "n7", "Address": "10.0.0.1", "Service": {"ID": "i7", "Service": "s7", "Port": 81}}
+            assert await asking.cost(asking.write("catalog/register", write)) < 0.1
 
-            async def register(start: int) -> None:
-                for number in range(start, 10_000, 20):
-                    service = {"ID": f"i{number}", "Service": f"s{number % 100}", "Port": 80}
-                    given = {"Node": f"n{number % 500}", "Address": "10.0.0.1", "Service": service}
-                    async with session.put(f"{dev.http_addr}/v1/catalog/register", json=given) as answer:
-                        assert answer.status == 200, await answer.text()
 
-            async with asyncio.TaskGroup() as group:
-                for start in range(20):
-                    group.create_task(register(start))
-            begun = time.monotonic()
-            async with session.get(f"{dev.http_addr}/v1/health/service/s7") as answer:
-                rows = await answer.json()
-            took = time.monotonic() - begun
-    assert len(rows) == 100
-    assert took < 2, f"{took:.2f} s"
+async def _five(asking: Asking, path: str) -> None:
+    for _ in range(5):
+        await asking.read(path)
+
+
+async def test_an_agent_with_a_thousand_sidecars_stays_usable() -> None:
+    with dev_server() as dev:
+        async with many(dev) as asking:
+
+            async def register() -> None:
+                for number in range(1000):
+                    sidecar = {"Port": 30000 + number, "Checks": [{"Name": "a", "AliasService": f"a{number}"}]}
+                    given = {"Name": "a", "ID": f"a{number}", "Port": 80, "Connect": {"SidecarService": sidecar}}
+                    given["Check"] = {"TTL": "10m", "Status": "passing"}
+                    await asking.write("agent/service/register", given)
+
+            async def beat() -> None:
+                for number in range(100):
+                    await asking.write(f"agent/check/fail/service:a{number}?note=x")
+
+            spent = await asking.cost(register())
+            assert spent < 8, f"{spent:.1f} s of CPU to register"  # 0.9 s
+            await asking.settled()
+            spent = await asking.cost(beat()) / 100
+            assert spent < 0.01, f"{spent:.4f} s of CPU for a heartbeat"  # 0.0005 s
+            _, rows = await asking.read("health/connect/a")
+            failing = [row for row in rows if any(check["Status"] == "critical" for check in row["Checks"])]
+            assert (len(rows), len(failing)) == (1000, 100)
 
 
 # --- state ---------------------------------------------------------------------------------------------------------
@@ -233,7 +260,20 @@ def test_it_listens_on_loopback_alone_and_says_what_it_is(dev: DevServers) -> No
 
 
 @pytest.mark.parametrize(
-    "path", ["query", "peerings", "snapshot", "acl/roles/x", "event/list", "operator/raft/configuration"]
+    "path",
+    [
+        "query",
+        "peerings",
+        "snapshot",
+        "acl/roles/x",
+        "event/list",
+        "operator/raft/configuration",
+        "agent/metrics",
+        "agent/monitor",
+        "coordinate/nodes",
+        "internal/ui/services",
+        "exported-services",
+    ],
 )
 def test_what_consul_has_and_we_have_not_is_named(dev: DevServers, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
@@ -513,9 +553,42 @@ def test_consuls_own_proxy_carries_a_connection(dev: DevServers, tmp_path: Path)
             time.sleep(0.2)
 
 
-def test_it_is_up_in_under_a_second_or_so() -> None:
-    assert shutil.which("sh")
-    begun = time.monotonic()
-    with dev_server():
-        took = time.monotonic() - begun
-    assert took < 10, took  # 0.7 s where nothing else runs
+# --- its start -----------------------------------------------------------------------------------------------------
+
+
+def _listens(port: int) -> bool:
+    with socket.create_connection(("127.0.0.1", port)):
+        return True
+
+
+def test_it_is_up_after_less_than_a_second_of_work(tmp_path: Path) -> None:
+    """The least of three starts, in CPU time until it listens: what a start takes where nothing else runs."""
+    spent = []
+    for _ in range(3):
+        (port,) = free_ports(1)
+        words = [sys.executable, "-m", "lictor", "dev", "--http-port", str(port), "--vault-port", "0"]
+        program = Program("up", words, tmp_path, {"PYTHONPATH": str(REPOSITORY)})
+        program.start()
+        try:
+            program.wait_until(lambda port=port: _listens(port))
+            spent.append(cpu_seconds(program.pid))
+        finally:
+            program.stop()
+    assert min(spent) < 1, spent  # 0.6 s
+
+
+def test_the_root_token_is_the_one_that_is_given(tmp_path: Path) -> None:
+    with dev_server(arguments=["--root-token", "mine"]) as dev:
+        found = dev.vault.api("auth/token/lookup-self", token="mine")
+        assert found["data"]["policies"] == ["root"]
+        assert "mine" not in dev.program.log
+        with pytest.raises(urllib.error.HTTPError):
+            dev.vault.api("auth/token/lookup-self", token="root")
+    file = tmp_path / "token"
+    file.write_text("other\n")
+    with dev_server(arguments=["-root-token-file", str(file)]) as dev:
+        assert dev.vault.api("auth/token/lookup-self", token="other")["data"]["policies"] == ["root"]
+    words = [sys.executable, "-m", "lictor", "dev", "--root-token", "a", "--root-token-file", str(file)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=20, cwd=REPOSITORY)
+    assert done.returncode == 2
+    assert "--root-token: is given twice" in done.stderr

@@ -20,6 +20,7 @@ from lictor.dev.consul.definitions import GATEWAYS, collected, service_errors, w
 from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.state import DATACENTER, Json, State
 
+PROXIES = frozenset({"connect-proxy", *GATEWAYS})  # central config is merged into them
 SIDECAR_PORTS = range(21000, 21256)
 MAINTENANCE_REASON = (
     "Maintenance mode is enabled for this service, but no reason was provided. This is a default message."
@@ -56,7 +57,6 @@ class Agent:
         service = {key: value for key, value in definition.items() if key not in {"Name", "Check", "Checks", "Token"}}
         service["Service"] = definition["Name"]
         service["ID"] = definition.get("ID") or definition["Name"]
-        service["Meta"] = definition.get("Meta") or {}
         if (service.get("Proxy") or {}).get("Upstreams"):
             upstreams = [{"DestinationType": "service", **upstream} for upstream in service["Proxy"]["Upstreams"]]
             service["Proxy"] = {**service["Proxy"], "Upstreams": upstreams}
@@ -72,6 +72,8 @@ class Agent:
         proxy = dict(given.get("Proxy") or {})
         proxy.setdefault("DestinationServiceName", service["Service"])
         proxy.setdefault("DestinationServiceID", service["ID"])
+        if service.get("SocketPath") and not proxy.get("LocalServiceSocketPath"):
+            proxy["LocalServiceSocketPath"] = service["SocketPath"]
         if not proxy.get("LocalServiceSocketPath"):
             proxy["LocalServiceAddress"] = proxy.get("LocalServiceAddress") or "127.0.0.1"
             proxy["LocalServicePort"] = proxy.get("LocalServicePort") or service.get("Port") or 0
@@ -80,15 +82,19 @@ class Agent:
             "ID": f"{service['ID']}-sidecar-proxy",
             "Kind": given.get("Kind") or "connect-proxy",
             "Address": given.get("Address") or service.get("Address") or "",
-            "Tags": given.get("Tags") or service.get("Tags") or [],
-            "Meta": given.get("Meta") or service["Meta"],
+            "Tags": given.get("Tags") or service.get("Tags"),
+            "Locality": given.get("Locality") or service.get("Locality"),
+            "Meta": given.get("Meta") or service.get("Meta"),
             "Connect": {},
         }
         errors = service_errors(sidecar, of_agent=True)
         if errors:
             raise Refused(400, f"Failed Validation: {collected(errors)}")
-        if wrong := wrong_meta(sidecar["Meta"]):
+        if wrong := wrong_meta(sidecar["Meta"] or {}):
             raise Refused(400, f"Invalid SidecarService: {wrong}")
+        weights = given.get("Weights")
+        if weights is not None:  # those of a sidecar are not refused
+            sidecar["Weights"] = {**weights, "Passing": max(1, weights.get("Passing") or 0)}
         port = given.get("Port") or 0
         sidecar["Port"] = port if port > 0 else self._sidecar_port(sidecar["ID"])
         if sidecar["Address"]:
@@ -138,7 +144,20 @@ class Agent:
         self._ports[service.get("Port") or 0] += 1
 
     def _to_catalog(self, service: Json) -> None:
-        self.catalog.put_service(NODE, service_row(service))
+        self.catalog.put_service(NODE, service_row({**service, "Proxy": self._merged(service)}))
+
+    def _merged(self, service: Json) -> Json:
+        """Return a service's `Proxy` as central config has it now."""
+        proxy = service.get("Proxy") or {}
+        if service.get("Kind") not in PROXIES:
+            return proxy
+        return merged_proxy(self._state.tables.entries, service, proxy_row(proxy, of_catalog=False))
+
+    def merge_again(self) -> None:
+        """Tell the catalog of central config that has changed."""
+        for service in self.services.values():
+            if service.get("Kind") in PROXIES:
+                self._to_catalog(service)
 
     @staticmethod
     def _check_ids(service_id: str, checks: list[Json]) -> list[str]:
@@ -170,7 +189,7 @@ class Agent:
 
     # --- how a service is told ---
 
-    def told(self, service: Json, *, central: bool = True) -> Json:
+    def told(self, service: Json) -> Json:
         """Return a service in the shape of `GET /v1/agent/services`."""
         kind = {"Kind": service["Kind"]} if service.get("Kind") else {}
         tagged = addresses_of(service)
@@ -190,9 +209,8 @@ class Agent:
             row["TaggedAddresses"] = tagged
         row["Weights"] = {"Passing": weights.get("Passing", 0), "Warning": weights.get("Warning", 0)}
         row["EnableTagOverride"] = bool(service.get("EnableTagOverride"))
-        if service.get("Kind") in {"connect-proxy", *GATEWAYS}:
-            proxy = proxy_row(service.get("Proxy") or {}, of_catalog=False)
-            row["Proxy"] = merged_proxy(self._state.tables.entries, service, proxy) if central else proxy
+        if service.get("Kind") in PROXIES:
+            row["Proxy"] = self._merged(service)
         if (service.get("Connect") or {}).get("Native"):
             row["Connect"] = {"Native": True}
         if service.get("Locality") is not None:

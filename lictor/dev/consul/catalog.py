@@ -344,7 +344,7 @@ def service_row(service: Mapping[str, Any]) -> Json:
         "Tags": service.get("Tags") or [],
         "Address": service.get("Address") or "",
         **tagged,
-        "Meta": service.get("Meta") or None,
+        "Meta": service.get("Meta"),
         "Port": service.get("Port") or 0,
         **path,
         "Weights": {"Passing": weights.get("Passing", 0), "Warning": weights.get("Warning", 0)},

@@ -53,11 +53,12 @@ def merged_proxy(entries: Entries, service: Mapping[str, Any], proxy: Json) -> J
     if extensions:
         merged["EnvoyExtensions"] = extensions
     if proxy.get("Upstreams"):
-        merged["Upstreams"] = [_merged_upstream(entries, upstream, own, common) for upstream in proxy["Upstreams"]]
+        merged["Upstreams"] = [_merged_upstream(entries, upstream, proxy, own) for upstream in proxy["Upstreams"]]
     return merged
 
 
-def _merged_upstream(entries: Entries, upstream: Json, own: Mapping[str, Any], common: Mapping[str, Any]) -> Json:
+def _merged_upstream(entries: Entries, upstream: Json, proxy: Json, own: Mapping[str, Any]) -> Json:
+    common = entries.get("proxy-defaults", "global") or {}
     if upstream.get("DestinationType") not in {None, "", "service"} or upstream.get("DestinationPeer"):
         return upstream
     name = str(upstream.get("DestinationName") or "")
@@ -73,8 +74,8 @@ def _merged_upstream(entries: Entries, upstream: Json, own: Mapping[str, Any], c
     merged = {key: value for key, value in upstream.items() if key not in {"Config", "MeshGateway"}}
     if config:
         merged["Config"] = config
-    modes = (_gateway_mode(upstream), _gateway_mode(override), _gateway_mode(defaults))
-    mode = next((mode for mode in (*modes, _gateway_mode(own), _gateway_mode(common)) if mode), "")
+    holders = (upstream, proxy, override, defaults, own, common)  # the first that names a mode
+    mode = next((mode for mode in map(_gateway_mode, holders) if mode), "")
     merged["MeshGateway"] = {"Mode": mode} if mode else {}
     return merged
 

@@ -18,7 +18,8 @@ from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.state import Json
 from policies.durations import format_duration
 
-FIRST_PROBE_SECONDS = 0.05  # Consul spreads the first run over the interval; a dev server need not
+FIRST_PROBE_SECONDS = 0.05  # Consul spreads the first run over the interval, which helps nobody who waits for it
+SPREAD_ABOVE_SECONDS = 60.0  # unless the interval says that nobody does
 SHORTEST_INTERVAL = 1.0
 ALIAS_SECONDS = 60.0  # after which an alias looks again although its service's checks have told nothing
 OF_NODE = ""  # the service ID of a check that is of no service
@@ -86,7 +87,7 @@ class Checks(Mapping[str, Check]):
             ServiceID=service["ID"] if service else OF_NODE,
             ServiceName=service["Service"] if service else "",
             ServiceTags=(service.get("Tags") or []) if service else [],
-            Type=_type(definition),
+            Type=type_of(definition),
             Interval=_told_duration(definition.get("Interval"), alone=alone),
             Timeout=_told_duration(definition.get("Timeout"), alone=alone),
         )
@@ -131,12 +132,12 @@ class Checks(Mapping[str, Check]):
     # --- results ---
 
     def set_status(self, check: Check, status: str, output: str) -> None:
-        """Keep a result; tell the catalog when the status changed or, for a TTL check, its output."""
+        """Keep a result; tell the catalog when the status changed. Consul tells it another output minutes later."""
         if check.row["Status"] == status and check.row["Output"] == output:
             return
         changed = check.row["Status"] != status
         check.row["Status"], check.row["Output"] = status, output
-        if changed or check.row["Type"] in {"ttl", "alias"}:
+        if changed or check.alias_of is not None:
             self._catalog.put_check(NODE, {**check.row})
         if changed:
             self._tell(check)
@@ -160,11 +161,18 @@ class Checks(Mapping[str, Check]):
             while True:
                 self._follow(check)
                 await asyncio.sleep(ALIAS_SECONDS)
-        elif check.row["Type"] in {"http", "tcp"}:
-            await asyncio.sleep(FIRST_PROBE_SECONDS)
-            while True:
-                self._count(check, *await probe(definition))
-                await asyncio.sleep(max(SHORTEST_INTERVAL, float(definition["Interval"])))
+        elif definition.get("Interval"):
+            await self._look(check, max(SHORTEST_INTERVAL, float(definition["Interval"])))
+
+    async def _look(self, check: Check, interval: float) -> None:
+        await asyncio.sleep(FIRST_PROBE_SECONDS if interval <= SPREAD_ABOVE_SECONDS else interval / 10)
+        kind = check.row["Type"]
+        if kind not in {"http", "tcp"}:
+            self.set_status(check, "critical", f"the dev server of Lictor does not run {kind} checks")
+            return
+        while True:
+            self._count(check, *await probe(check.definition))
+            await asyncio.sleep(interval)
 
     async def _expire(self, check: Check, ttl: float) -> None:
         while True:
@@ -255,7 +263,8 @@ def worst(rows: Iterable[Json]) -> Json | None:
     return found[0] if found else None
 
 
-def _type(definition: Mapping[str, Any]) -> str:
+def type_of(definition: Mapping[str, Any]) -> str:
+    """Return the kind of a check as its row tells it."""
     if definition.get("AliasService") or definition.get("AliasNode"):
         return "alias"
     names = {"ScriptArgs": "script", "HTTP": "http", "H2PING": "h2ping", "TCP": "tcp", "UDP": "udp", "GRPC": "grpc"}

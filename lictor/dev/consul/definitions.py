@@ -64,13 +64,20 @@ def _wrong_pair(key: str, value: str) -> str:
 
 def check_weights(weights: Mapping[str, int]) -> None:
     """Refuse weights out of range."""
-    passing, warning = weights.get("Passing", 0), weights.get("Warning", 0)
+    if wrong := wrong_weights(weights):
+        raise Refused(400, f"Invalid Weights: {wrong}")
+
+
+def wrong_weights(weights: Mapping[str, int]) -> str:
+    """Return what is wrong with weights, or ""."""
+    passing, warning = weights.get("Passing") or 0, weights.get("Warning") or 0
     if passing < 1:
-        raise Refused(400, "Invalid Weights: Passing must be greater than 0")
+        return "Passing must be greater than 0"
     if warning < 0:
-        raise Refused(400, "Invalid Weights: Warning must be greater or equal than 0")
+        return "Warning must be greater or equal than 0"
     if passing > MOST_WEIGHT or warning > MOST_WEIGHT:
-        raise Refused(400, f"Invalid Weights: DNS Weight must be between 0 and {MOST_WEIGHT}")
+        return f"DNS Weight must be between 0 and {MOST_WEIGHT}"
+    return ""
 
 
 def is_any_address(address: str) -> bool:
@@ -85,7 +92,10 @@ def service_errors(service: Mapping[str, Any], *, of_agent: bool = False) -> lis
     """Return what is wrong with a service definition. `of_agent`: its port may still be assigned."""
     kind, proxy = str(service.get("Kind") or ""), service.get("Proxy") or {}
     connect = service.get("Connect") or {}
+    locality = service.get("Locality") or {}
     errors: list[str] = []
+    if not of_agent and locality.get("Zone") and not locality.get("Region"):
+        errors.append("zone cannot be set without region")
     if kind == "connect-proxy":
         if not of_agent and not service.get("Port") and not service.get("SocketPath"):
             errors.append("Port or SocketPath must be set for a connect-proxy")
@@ -100,9 +110,6 @@ def service_errors(service: Mapping[str, Any], *, of_agent: bool = False) -> lis
             errors.append("A SidecarService cannot have a nested SidecarService")
     if connect.get("Native") and not service.get("Port") and not service.get("SocketPath"):
         errors.append("Port or SocketPath must be set for a Connect native service.")
-    locality = service.get("Locality") or {}
-    if not of_agent and locality.get("Zone") and not locality.get("Region"):
-        errors.append("zone cannot be set without region")
     return errors
 
 
@@ -137,6 +144,10 @@ def _upstream_error(upstream: Mapping[str, Any], seen: set[tuple[str, ...]], bou
             "upstream cannot specify both destination peer and datacenter",
         ),
         (
+            lambda: bool(datacenter and upstream.get("DestinationPartition")),
+            "upstreams cannot target another datacenter in non default partition",
+        ),
+        (
             lambda: not port and not socket_path,
             "upstream local bind port or local socket path must be defined and nonzero",
         ),
@@ -148,13 +159,13 @@ def _upstream_error(upstream: Mapping[str, Any], seen: set[tuple[str, ...]], bou
     wrong = next((text for test, text in tests if test()), "")
     if wrong:
         return wrong
-    key = (kind, name, datacenter, str(upstream.get("DestinationPeer") or ""))
+    inside = {where: str(upstream.get(f"Destination{where.title()}") or "") for where in ("partition", "namespace")}
+    key = (kind, name, datacenter, str(upstream.get("DestinationPeer") or ""), *inside.values())
     if key in seen:
         fields = {
             "type": kind,
             "name": name,
-            "partition": "",
-            "namespace": "",
+            **inside,
             "peer": key[3],
             "datacenter": datacenter,
         }

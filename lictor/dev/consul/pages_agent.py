@@ -139,7 +139,7 @@ class Pages:
     async def services(self, request: web.Request) -> web.Response:
         allowed = request[AUTHORIZER].allows
         rows = {
-            name: self._agent.told(service, central=False)
+            name: self._agent.told(service)
             for name, service in sorted(self._agent.services.items())
             if allowed("service", "read", service["Service"])
         }
@@ -322,7 +322,7 @@ class Pages:
         checks = [
             {
                 **{key: value for key, value in row.items() if key not in {"Interval", "Timeout"}},
-                "ServiceTags": row["ServiceTags"] or None,
+                "ServiceTags": held.get("Tags") if row["ServiceID"] else None,
                 "Type": "",
                 "Definition": _WITHOUT_DEFINITION,
                 "CreateIndex": 0,
@@ -330,7 +330,7 @@ class Pages:
             }
             for row in rows
         ]
-        page = {"AggregatedStatus": status, "Service": self._agent.told(held, central=False), "Checks": checks}
+        page = {"AggregatedStatus": status, "Service": self._agent.told(held), "Checks": checks}
         return status, page
 
 

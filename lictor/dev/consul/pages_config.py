@@ -135,6 +135,8 @@ class Pages:
         store_entry(self._state, kind, name)
         if kind == "terminating-gateway":
             self._consul.catalog.relink(name, before)
+        if kind in {"proxy-defaults", "service-defaults"}:
+            self._consul.agent.merge_again()
         if kind not in ADDRESSED_KINDS:
             return
         if after.get(kind, name) is not None:

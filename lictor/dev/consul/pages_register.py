@@ -11,15 +11,19 @@ from typing import Any
 from aiohttp import web
 
 from lictor.dev.consul.catalog import NODE, check_row, service_row
-from lictor.dev.consul.decoding import decode
-from lictor.dev.consul.definitions import collected, is_any_address, service_errors, wrong_meta
+from lictor.dev.consul.checks import type_of
+from lictor.dev.consul.decoding import DURATION, decode
+from lictor.dev.consul.definitions import collected, is_any_address, service_errors, wrong_meta, wrong_weights
 from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.server import AUTHORIZER, Consul
 from lictor.dev.consul.shapes import NODE as FIELDS
+from lictor.dev.consul.shapes import NODE_CHECK
 from lictor.dev.consul.state import DATACENTER, Json
 from lictor.dev.consul.web import answer, body
+from policies.durations import format_duration
 
 LENGTH_OF_UUID = 36
+FIELDS_OF_CHECK = NODE_CHECK["Definition"]
 _DEREGISTER = dict.fromkeys(("Datacenter", "Node", "ServiceID", "CheckID", "PeerName", "Token"), "string")
 
 
@@ -44,7 +48,7 @@ class Pages:
         given = decode(await body(request), FIELDS, tell_enterprise=True) or {}
         _check_node(given)
         node, service = str(given["Node"]), _service_of(given)
-        checks = [check for check in (given.get("Check"), *(given.get("Checks") or ())) if check is not None]
+        checks = [check for check in (*(given.get("Checks") or ()), given.get("Check")) if check is not None]
         authorizer = request[AUTHORIZER]
         authorizer.demand("node", "write", node)
         if service is not None:
@@ -71,6 +75,8 @@ class Pages:
             raise Refused(500, f"Unknown service ID '{service_id}' for check ID '{check_id}'")
         texts = {name: check.get(name) or "" for name in ("Name", "Notes", "Output", "Type", "Interval", "Timeout")}
         of_service = owner if service_id and owner is not None else {}
+        definition = _told_definition(check.get("Definition") or {})
+        texts["Type"] = texts["Type"] or type_of(definition)
         return check_row(
             node,
             check_id,
@@ -79,7 +85,7 @@ class Pages:
             ServiceID=service_id,
             ServiceName=of_service.get("Service") or check.get("ServiceName") or "",
             ServiceTags=of_service.get("Tags") or check.get("ServiceTags") or [],
-            Definition=check.get("Definition") or {},
+            Definition=definition,
         )
 
     async def deregister(self, request: web.Request) -> web.Response:
@@ -111,6 +117,15 @@ class Pages:
             authorizer.demand("node", "write", given["Node"])
 
 
+def _told_definition(definition: Mapping[str, Any]) -> Json:
+    """Return a check's definition as it is read back: durations in words, nothing empty."""
+    return {
+        name: format_duration(round(value * 1e9)) if FIELDS_OF_CHECK[name] == DURATION else value
+        for name, value in definition.items()
+        if value
+    }
+
+
 def _check_node(given: Mapping[str, Any]) -> None:
     if (given.get("Datacenter") or DATACENTER) != DATACENTER:
         raise Refused(500, "No path to datacenter")
@@ -137,6 +152,9 @@ def _service_of(given: Mapping[str, Any]) -> Json | None:
         raise Refused(500, collected(errors))
     if is_any_address(service.get("Address") or ""):
         raise Refused(500, "Invalid service address")
+    weights = service.get("Weights")
+    if weights is not None and wrong_weights(weights):
+        service = {**service, "Weights": None}  # those that an agent would refuse count for nothing here
     return {**service, "Service": name, "ID": service.get("ID") or name}
 
 
