@@ -113,7 +113,7 @@ class Authorities:
 
     def _generate_root(self, call: Call) -> Reply:
         key, issuers = self._key(call), self._issuers
-        rotated = "/root/rotate/" in f"/{call.ask.path}"
+        rotated = call.ask.path.endswith(f"root/rotate/{call.names['exported']}")
         name = call.get("issuer_name") or ("next" if rotated else "")
         if name and issuers.find(name) is not None:
             raise Failed(400, "issuer name already in use")
