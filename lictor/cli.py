@@ -25,7 +25,13 @@ from sidecar.logs import LEVELS, configure
 from sidecar.settings import DEFAULT_ADMIN, DRAIN_SECONDS, ProcessSettings, parse_address
 
 log = structlog.get_logger(__name__)
-COMMANDS = ("up", "dev", "config", "intention", "services", "completion")  # modules of lictor.commands
+COMMANDS = {  # word -> its module of lictor.commands
+    "up": "up",
+    "run": "up",
+    "init": "up",
+    "dev": "dev",
+    **{name: name for name in ("config", "intention", "services", "completion")},
+}
 PROXIES = ("sidecar", "gateway")
 
 _EXAMPLES = """examples:
@@ -51,7 +57,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
     """Run a command; return the exit code: 0 done, 1 failed, 2 wrong input."""
     variables = os.environ if environment is None else environment
     words = sys.argv[1:] if argv is None else argv
-    parser = build_parser(proxies_only=bool(words) and words[0] in PROXIES)
+    parser = build_parser(words[0] if words else "")
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
         arguments.parser.error(f"not known here: {' '.join(unknown)}")
@@ -111,8 +117,8 @@ def _print_problems(error: ConfigError) -> None:
 # --- flags ---------------------------------------------------------------------------------------------------------
 
 
-def build_parser(*, proxies_only: bool = False) -> argparse.ArgumentParser:
-    """Return the parser; with `proxies_only` without the operator's words, which a proxy need not keep in memory."""
+def build_parser(first: str = "") -> argparse.ArgumentParser:
+    """Return the parser. Where the first word is known it has no other, and a proxy keeps no operator's in memory."""
     parser = Parser(
         "lictor",
         description="A service mesh on Consul and Vault.",
@@ -126,10 +132,12 @@ def build_parser(*, proxies_only: bool = False) -> argparse.ArgumentParser:
         "--version", action="version", version=f"lictor {__version__}", help="show the version and stop"
     )
     words = parser.add_subparsers(dest="word", required=True, metavar="WORD")
-    _sidecar_flags(_word(words, "sidecar", "run the proxy beside one service instance", _SIDECAR_EXAMPLES))
-    _gateway_flags(_word(words, "gateway", "run the proxy at the edge", _GATEWAY_EXAMPLES))
-    for name in () if proxies_only else COMMANDS:
-        importlib.import_module(f"lictor.commands.{name}").add_to(words)
+    if first not in COMMANDS:
+        _sidecar_flags(_word(words, "sidecar", "run the proxy beside one service instance", _SIDECAR_EXAMPLES))
+        _gateway_flags(_word(words, "gateway", "run the proxy at the edge", _GATEWAY_EXAMPLES))
+    known = [COMMANDS[first]] if first in COMMANDS else [] if first in PROXIES else dict.fromkeys(COMMANDS.values())
+    for module in known:
+        importlib.import_module(f"lictor.commands.{module}").add_to(words)
     return parser
 
 

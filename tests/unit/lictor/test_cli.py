@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import argparse
+import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from controlplane.consul_settings import Token
-from lictor.cli import _settings, build_parser, main
-from lictor.flags import ignored
+from lictor.cli import COMMANDS, PROXIES, _settings, build_parser, main
+from lictor.flags import ignored, pair, unsigned
 from policies.errors import ConfigError
 from policies.snapshot import Role
 from sidecar.settings import ProcessSettings
@@ -131,3 +135,125 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"], {})
     assert capsys.readouterr().out.startswith("lictor ")
+
+
+def every_word(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from every_word(below)
+
+
+WORDS = {parser.prog: parser for parser in every_word(build_parser())}
+
+
+def examples(parser: argparse.ArgumentParser) -> list[str]:
+    """Return the command lines under a help, without what is said about them."""
+    lines = [re.split(r"\s{2,}| > ", line.strip())[0] for line in (parser.epilog or "").splitlines()[1:]]
+    return [command for line in lines for command in line.split(" && ")]
+
+
+@pytest.mark.parametrize("prog", WORDS)
+def test_every_help_has_examples_and_every_flag_a_text(prog: str) -> None:
+    parser = WORDS[prog]
+    assert parser.description
+    assert (parser.epilog or "").startswith("examples:\n")
+    silent = [
+        action.option_strings or action.dest
+        for action in parser._actions
+        if not action.help and not isinstance(action, argparse._SubParsersAction)
+    ]
+    assert silent == []
+    assert prog in parser.format_help()
+
+
+@pytest.mark.parametrize("prog", WORDS)
+def test_every_example_is_a_line_that_can_be_typed(prog: str) -> None:
+    lines = examples(WORDS[prog])
+    assert lines
+    for line in lines:
+        first, *words = shlex.split(line)
+        assert first == "lictor"
+        assert build_parser(words[0]).parse_args(words).word == words[0]
+    assert prog == "lictor" or any(line.startswith(prog) for line in lines)
+
+
+def test_a_known_first_word_brings_the_same_word_as_all_of_them_together() -> None:
+    tops = [prog.split()[1] for prog in WORDS if prog.count(" ") == 1]
+    assert set(tops) == {*PROXIES, *COMMANDS}
+    for top in tops:
+        alone = {parser.prog: parser.format_help() for parser in every_word(build_parser(top))}
+        for prog in [prog for prog in WORDS if prog.split()[1:2] == [top]]:
+            assert alone[prog] == WORDS[prog].format_help()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["frobnicate"], 2),
+        (["sidecar", "--frobnicate"], 2),
+        (["config"], 1),
+        (["config", "frobnicate"], 1),
+        (["config", "list", "--frobnicate"], 1),
+        (["config", "list", "-token", "secret", "-kind", "mesh"], 1),
+        (["intention", "check", "--frobnicate"], 2),
+        (["intention", "check", "a", "b", "-http-addr", "ftp://x"], 2),
+        (["services", "register", "-meta", "nope"], 1),
+    ],
+)
+def test_wrong_words_end_with_the_code_of_the_stock_command_line(
+    words: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        ended = main(words, {})
+    except SystemExit as left:
+        ended = int(left.code or 0)
+    told = capsys.readouterr()
+    assert (ended, told.out) == (code, "")
+    assert told.err.startswith("lictor")
+    assert "secret" not in told.err
+
+
+@pytest.mark.parametrize("help_flag", ["-h", "--help", "-help"])
+def test_help_is_output_and_no_error(help_flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["config", "write", help_flag], {})
+    assert left.value.code == 0
+    assert "examples:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", False),
+        ("-cas", True),
+        ("--cas", True),
+        ("-cas=true", True),
+        ("--cas=T", True),
+        ("-cas=1", True),
+        ("-cas=false", False),
+        ("--cas=F", False),
+        ("-cas -cas=0", False),
+        ("-cas=false --cas=True", True),
+    ],
+)
+def test_a_switch_is_set_as_go_sets_it(text: str, *, value: bool) -> None:
+    assert build_parser("config").parse_args(["config", "write", *text.split(), "a.hcl"]).cas is value
+
+
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("42", 42), ("0x10", 16)])
+def test_an_index_is_a_number_from_0_on(text: str, number: int) -> None:
+    assert unsigned(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "-1", "x", "1.5"])
+def test_what_is_no_index_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        unsigned(text)
+
+
+def test_a_pair_is_cut_at_its_first_sign() -> None:
+    assert [pair("a=b=c"), pair("=b"), pair("a=")] == [("a", "b=c"), ("", "b"), ("a", "")]
+    with pytest.raises(argparse.ArgumentTypeError, match="'a' is not key=value"):
+        pair("a")
