@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: setup servers demo test check e2e bench up down clean lock
+.PHONY: setup servers demo test check coverage pythons e2e bench up down clean lock
 
 setup: .venv/.ready
 
@@ -28,6 +28,18 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What decides is judged by its own tests, branch by branch: the whole of policies/, and each part of its core.
+CORE = intentions chain compiler routes splits balance rotation snapshot identity filters paths
+coverage: setup
+	$(BIN)/pytest -q -n 2 --dist loadfile --cov=policies --cov-report= tests/unit tests/property $(ARGS)
+	$(BIN)/coverage report --skip-covered --fail-under=90
+	@for module in $(CORE); do \
+		said=$$($(BIN)/coverage report -m --include=policies/$$module.py --fail-under=97) || { echo "$$said"; exit 1; }; \
+	done
+
+pythons: setup
+	$(BIN)/python scripts/pythons $(ARGS)
+
 e2e: servers
 	$(BIN)/python scripts/e2e $(ARGS)
 
@@ -48,5 +60,5 @@ lock:
 	$(LOCK) pyproject.toml -c constraints.txt -o requirements.txt
 
 clean:
-	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf .venv .venv-bench .venv-3.* .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
