@@ -26,6 +26,7 @@ from yarl import URL
 from consul import base
 from controlplane.consul_settings import ConsulSettings, Token
 from controlplane.registration import SIDECAR_SUFFIX
+from controlplane.rows import Rows
 from controlplane.shapes import (
     checked_entry,
     checked_instances,
@@ -171,7 +172,8 @@ class PooledHttp(base.HTTPClient):  # type: ignore[misc]
             raise CatalogTimedOut(where, f"no answer within {seconds:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise CatalogUnreachable(where, _said(error)) from error
-        text = content.decode("utf-8", "replace")
+        large = len(content) > _LARGE_BODY and status == 200  # noqa: PLR2004 - nobody reads it as text
+        text = "" if large else content.decode("utf-8", "replace")
         _check(where, status, text, received.get("X-Consul-Index", ""))
         return base.Response(status, received, text, content)
 
@@ -295,8 +297,7 @@ class Catalog:
                 return await self._chain(watch, cursor, wait)
             case EndpointsWatch(service, datacenter):
                 query = {"dc": datacenter} if datacenter else {}
-                answer = await self._get(path("health/connect", Segment(service)), cursor, wait, query)
-                return _checked(answer, checked_instances(f"health/connect/{service}", answer.data))
+                return await self._instances(path("health/connect", Segment(service)), cursor, wait, query)
             case IngressWatch(name):
                 return await self._entry("ingress-gateway", name, cursor, wait)
             case GatewayServicesWatch(name):
@@ -441,13 +442,22 @@ class Catalog:
             return Answer(None, error.index)
         return _checked(answer, checked_entry(f"config/{kind}/{name}", answer.data, kind))
 
+    async def _instances(self, where: str, cursor: str, wait: float, query: Mapping[str, str]) -> Answer:
+        """Return instances: a list, or Rows that are yet to be decoded when they are many."""
+        response = await self._fetch(where, cursor, wait, query)
+        if len(response.content) > _LARGE_BODY:
+            return _answer_of(response, Rows(where, response.content))
+        return _answer_of(response, checked_instances(where, await _decode(response, where)))
+
     async def _get(
         self, where: str, cursor: str = "", wait: float = 0, query: Mapping[str, str] | None = None
     ) -> Answer:
-        response = await self._client.http.get(
-            _raw, where, params=_blocking(cursor, wait, query or {}), headers=self._authorization()
+        return await _answer(await self._fetch(where, cursor, wait, query or {}), where)
+
+    async def _fetch(self, where: str, cursor: str, wait: float, query: Mapping[str, str]) -> base.Response:
+        return await self._client.http.get(
+            _raw, where, params=_blocking(cursor, wait, query), headers=self._authorization()
         )
-        return await _answer(response, where)
 
     def _authorization(self) -> dict[str, str]:
         token = self._client.token
@@ -468,7 +478,10 @@ def _blocking(cursor: str, wait: float, query: Mapping[str, str]) -> list[tuple[
 
 
 async def _answer(response: base.Response, where: str) -> Answer:
-    data = await _decode(response, where)
+    return _answer_of(response, await _decode(response, where))
+
+
+def _answer_of(response: base.Response, data: Any) -> Answer:
     filtered = response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
     return Answer(data, response.headers.get("X-Consul-Index", ""), filtered)
 

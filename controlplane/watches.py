@@ -21,7 +21,9 @@ from typing import Protocol
 import structlog
 from tenacity import RetryCallState, wait_random_exponential
 
+from controlplane.aside import Aside
 from controlplane.catalog import Answer
+from controlplane.rows import Rows
 from policies.errors import CatalogError, CatalogForbidden, CatalogNotFound, CatalogUnreachable
 from policies.identity import Leaf
 from policies.intentions import Intentions
@@ -36,6 +38,7 @@ from policies.snapshot import (
     Watch,
     apply,
     name_of,
+    understand,
     wanted,
 )
 
@@ -88,13 +91,19 @@ class Follower:
     """The tasks of one proxy. `snapshot` is always the newest; `publish` is called after every change."""
 
     def __init__(
-        self, source: Source, snapshot: Snapshot, publish: Callable[[Snapshot], None], wait: float = WAIT_SECONDS
+        self,
+        source: Source,
+        snapshot: Snapshot,
+        publish: Callable[[Snapshot], None],
+        wait: float = WAIT_SECONDS,
+        aside: Aside | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.status = Status()
         self._source = source
         self._publish = publish
         self._wait = wait
+        self._aside = aside or Aside()
         self._tasks: dict[Watch, asyncio.Task[None]] = {}
         self._shaken_until = 0.0  # the loop's time
 
@@ -139,6 +148,7 @@ class Follower:
             await bucket.take()
             try:
                 answer = await self._source.read(watch, cursor, self._patience(watch))
+                update = await self._understand(watch, answer)
             except CatalogError as error:
                 cursor = ""
                 await asyncio.sleep(self._failed(watch, status, error))
@@ -150,11 +160,19 @@ class Follower:
             self._succeeded(watch, status)
             cursor = _next_cursor(status, cursor, answer.cursor)
             if not self._is_suspicious(watch, status, answer):
-                self.take(Heard(watch, answer.data, shaken=self._shaken_seconds() > 0))
+                self.take(update)
             if isinstance(watch, DefaultActionWatch):
                 await asyncio.sleep(POLL_SECONDS * (0.5 + random.random() / 2))
             elif not cursor:
                 await asyncio.sleep(1.0)
+
+    async def _understand(self, watch: Watch, answer: Answer) -> Update:
+        """Return the update of an answer; what is long is understood in a thread."""
+        heard = Heard(watch, answer.data, shaken=self._shaken_seconds() > 0)
+        if not isinstance(answer.data, Rows):
+            return heard
+        before = self.snapshot.heard.get(watch)
+        return await self._aside(lambda: understand(heard, before))
 
     def _shaken_seconds(self) -> float:
         return self._shaken_until - asyncio.get_running_loop().time()

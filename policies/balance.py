@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
 
+HASHING = frozenset({"ring_hash", "maglev"})  # policies that ask for the request's hash
 MAX_SCHEDULE = 4096
 MAGLEV_SIZE = 65537  # prime, Envoy's default
 _POINT_BYTES = 8

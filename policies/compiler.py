@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from policies.balance import HASHING, Balancer, Endpoint, LoadBalancer, build
 from policies.chain import HTTP_PROTOCOLS, Chain, ChainRoute, Resolver, Router, Splitter, Target
 from policies.errors import EntryError, FilterError, Problem
 from policies.identity import Roots, SpiffeId
@@ -30,6 +31,7 @@ from policies.table import (
 
 DEFAULT_REQUEST_TIMEOUT = 15.0  # seconds; Envoy's, which Consul leaves in force
 DEFAULT_IDLE_TIMEOUT = 300.0
+LARGE_SNAPSHOT = 500  # instances
 _WHOLE = 100.0
 
 
@@ -83,10 +85,13 @@ def _outbounds(
     snapshot: Snapshot, roots: Roots, previous: Table | None, problems: list[Problem]
 ) -> dict[str, Outbound]:
     compiled: dict[str, Outbound] = {}
+    known = _clusters_of(previous)
     for key, watch in chain_watches(snapshot).items():
         chain = snapshot.chain(watch)
         try:
-            outbound = _Compilation(snapshot, roots.trust_domain, chain).outbound() if chain is not None else None
+            outbound = None
+            if chain is not None:
+                outbound = _Compilation(snapshot, roots.trust_domain, chain, known).outbound()
         except (EntryError, FilterError) as error:
             problems.append(Problem(f"upstream {key}", str(error), "the last good state stays"))
             outbound = None
@@ -97,6 +102,31 @@ def _outbounds(
         if outbound is not None:
             compiled[key] = outbound
     return compiled
+
+
+_ClusterKey = tuple[str, LoadBalancer, float]
+
+
+def _clusters_of(table: Table | None) -> dict[_ClusterKey, Cluster]:
+    """Return the clusters of a table by what does not change with their endpoints."""
+    return {
+        (cluster.target, cluster.balancer, cluster.connect_timeout): cluster
+        for outbound in (table.outbounds.values() if table is not None else ())
+        for route in outbound.routes
+        for leg in route.legs
+        for cluster in leg.clusters
+    }
+
+
+def is_heavy(snapshot: Snapshot) -> bool:
+    """Return whether compiling takes long: many instances, or tables of hashes to build."""
+    instances = sum(len(answer) for answer in snapshot.heard.values() if isinstance(answer, tuple))
+    return instances > LARGE_SNAPSHOT or any(
+        isinstance(node, Resolver) and node.balancer.policy in HASHING
+        for answer in snapshot.heard.values()
+        if isinstance(answer, Chain)
+        for node in answer.nodes.values()
+    )
 
 
 class _NotHeardError(Exception):
@@ -110,6 +140,7 @@ class _Compilation:
     snapshot: Snapshot
     trust_domain: str
     chain: Chain
+    known: dict[_ClusterKey, Cluster]  # of the previous table and of this one so far
 
     def outbound(self) -> Outbound:
         start = self.chain.nodes[self.chain.start]
@@ -179,22 +210,41 @@ class _Compilation:
         if instances is None or registration is None:
             return None
         datacenter = target.datacenter or registration.datacenter
-        return Cluster(
+        key = (target.id, resolver.balancer, target.connect_timeout or resolver.connect_timeout)
+        before = self.known.get(key)
+        found = healthy_endpoints(
+            instances,
+            subset=target.filter,
+            only_passing=target.only_passing,
+            local_datacenter=registration.datacenter,
+        )
+        endpoints = _reused(found, before.endpoints if before is not None else ())
+        same = before is not None and endpoints is before.endpoints
+        cluster = Cluster(
             target=target.id,
             service=target.service,
             subset=target.subset,
             datacenter=datacenter,
             sni=target.sni,
             spiffe_id=SpiffeId(self.trust_domain, datacenter, target.service),
-            endpoints=healthy_endpoints(
-                instances,
-                subset=target.filter,
-                only_passing=target.only_passing,
-                local_datacenter=registration.datacenter,
-            ),
+            endpoints=endpoints,
             balancer=resolver.balancer,
-            connect_timeout=target.connect_timeout or resolver.connect_timeout,
+            connect_timeout=key[2],
+            chooser=before.chooser if before is not None and same else _chooser(endpoints, resolver.balancer),
         )
+        self.known[key] = before if before is not None and before == cluster else cluster
+        return self.known[key]
+
+
+def _reused(now: tuple[Endpoint, ...], before: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    """Return the endpoints of now with those that have not changed as the very objects of before; see `instances`."""
+    known = {endpoint: endpoint for endpoint in before}
+    same = tuple(known.get(endpoint, endpoint) for endpoint in now)
+    return before if same == before else same
+
+
+def _chooser(endpoints: tuple[Endpoint, ...], balancer: LoadBalancer) -> Balancer | None:
+    return build(endpoints, balancer) if endpoints else None
 
 
 def _limit(seconds: float, default: float) -> float | None:

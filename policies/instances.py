@@ -36,10 +36,24 @@ class Instance:
     row: Mapping[str, Any] = field(repr=False)
 
 
-def parse_instances(rows: Iterable[object]) -> tuple[Instance, ...]:
-    """Return the instances in an order that does not depend on the order of the answer."""
-    instances = [_instance(mapping(row)) for row in rows]
-    return tuple(sorted(instances, key=lambda instance: (instance.node, instance.id, instance.address, instance.port)))
+def parse_instances(rows: Iterable[object], before: tuple[Instance, ...] = ()) -> tuple[Instance, ...]:
+    """Return the instances in an order that does not depend on the order of the answer.
+
+    An instance that has not changed is the very object of before, and so is the tuple when none has: what is compared
+    afterwards is compared by identity, and of many rows only the changed ones are ever held twice.
+    """
+    known = {_key(one): one for one in before}
+    found = (_instance(mapping(row)) for row in rows)
+    now = tuple(sorted((_kept(known.get(_key(one)), one) for one in found), key=_key))
+    return before if now == before else now
+
+
+def _key(instance: Instance) -> tuple[str, str, str, int]:
+    return (instance.node, instance.id, instance.address, instance.port)
+
+
+def _kept(old: Instance | None, new: Instance) -> Instance:
+    return old if old is not None and old == new else new
 
 
 def _instance(row: Mapping[str, Any]) -> Instance:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from policies.chain import Chain, Target, parse_chain
-from policies.errors import EntryError, MeshError, Problem
+from policies.errors import CatalogError, EntryError, MeshError, Problem
 from policies.identity import Leaf, Roots
 from policies.ingress import (
     GatewayService,
@@ -26,7 +26,7 @@ from policies.instances import Instance, parse_instances, steadied
 from policies.intentions import Action, Intentions, parse_intentions
 from policies.mesh import Mesh, parse_mesh
 from policies.proxies import Registration, parse_registration
-from policies.weak import items, mapping
+from policies.weak import items, mapping, rows
 
 
 class Role(enum.Enum):
@@ -130,7 +130,7 @@ class LeafUpdate:
 class Heard:
     """A watch answered. `answer` is the decoded JSON as Consul sent it (None for a 404 that is normal).
 
-    For RegistrationWatch the service object, ChainWatch the `Chain` object, EndpointsWatch the list of rows,
+    For RegistrationWatch the service object, ChainWatch the `Chain` object, EndpointsWatch the rows (read once),
     IntentionsWatch the list of rows of the service, RootsWatch the object, MeshWatch and IngressWatch the entry or
     None, GatewayServicesWatch the list, DefaultActionWatch whether it allows, or None when that could not be found out.
     `shaken`: the agent has just come back and its checks have not run yet, so that an instance which became critical
@@ -140,9 +140,6 @@ class Heard:
     watch: Watch
     answer: Any
     shaken: bool = False
-
-
-Update = LeafUpdate | Heard
 
 
 # --- the snapshot --------------------------------------------------------------------------------------------------
@@ -158,6 +155,18 @@ Answer = (
     | IngressEntry
     | tuple[GatewayService, ...]
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """What an answer says. `answer` None: it could not be understood, the last good one stays."""
+
+    watch: Watch
+    answer: Answer | None
+    problems: tuple[Problem, ...] = ()
+
+
+Update = LeafUpdate | Heard | Understood
 
 _A = TypeVar("_A")
 
@@ -231,23 +240,42 @@ def apply(snapshot: Snapshot, update: Update) -> Snapshot:
     match update:
         case LeafUpdate(leaf):
             return snapshot if leaf == snapshot.leaf else replace(snapshot, leaf=leaf)
-        case Heard(watch, answer, shaken):
-            return _hear(snapshot, watch, answer, shaken=shaken)
+        case Heard(watch):
+            return _take(snapshot, understand(update, snapshot.heard.get(watch)))
+        case Understood():
+            return _take(snapshot, update)
 
 
-def _hear(snapshot: Snapshot, watch: Watch, raw: object, *, shaken: bool) -> Snapshot:
-    if isinstance(watch, DefaultActionWatch) and raw is None and watch in snapshot.heard:
-        return snapshot  # the one that is known holds
+def understand(heard: Heard, before: Answer | None) -> Understood:
+    """Return what an answer says. `before` is the last good one, None if there is none.
+
+    This is where the work is when there are many instances; it needs nothing of the snapshot but `before`, so it may be
+    done elsewhere while other updates are applied. Raise CatalogError for rows that turn out to be none.
+    """
+    watch, raw = heard.watch, heard.answer
+    if isinstance(watch, DefaultActionWatch) and raw is None and before is not None:
+        return Understood(watch, None)  # the one that is known holds
     try:
+        if isinstance(watch, EndpointsWatch):
+            known = cast("tuple[Instance, ...]", before or ())
+            instances = parse_instances(rows(raw), known)
+            return Understood(watch, steadied(instances, known) if heard.shaken else instances)
         answer, problems = _parse(watch, raw)
-        if shaken and isinstance(watch, EndpointsWatch):
-            answer = steadied(parse_instances(items(raw)), snapshot.instances(watch) or ())
+    except CatalogError:
+        raise
     except (MeshError, TypeError, ValueError, KeyError, AttributeError) as error:
-        return _with_problems(snapshot, watch, (Problem(name_of(watch), str(error), "the last good answer stays"),))
+        return Understood(watch, None, (Problem(name_of(watch), str(error), "the last good answer stays"),))
+    return Understood(watch, answer, problems)
+
+
+def _take(snapshot: Snapshot, understood: Understood) -> Snapshot:
+    watch, answer = understood.watch, understood.answer
     heard = snapshot.heard
-    if heard.get(watch) != answer:
+    if answer is None and isinstance(watch, DefaultActionWatch) and not understood.problems:
+        return snapshot
+    if answer is not None and heard.get(watch) is not answer and heard.get(watch) != answer:
         snapshot = _prune(replace(snapshot, heard={**heard, watch: answer}))
-    return _with_problems(snapshot, watch, problems)
+    return _with_problems(snapshot, watch, understood.problems)
 
 
 def _with_problems(snapshot: Snapshot, watch: Watch, problems: tuple[Problem, ...]) -> Snapshot:
@@ -269,7 +297,19 @@ def _prune(snapshot: Snapshot) -> Snapshot:
     )
 
 
-def _parse(watch: Watch, raw: Any) -> tuple[Answer, tuple[Problem, ...]]:
+_ParsedWatch = (
+    RootsWatch
+    | RegistrationWatch
+    | IntentionsWatch
+    | DefaultActionWatch
+    | MeshWatch
+    | ChainWatch
+    | IngressWatch
+    | GatewayServicesWatch
+)
+
+
+def _parse(watch: _ParsedWatch, raw: Any) -> tuple[Answer, tuple[Problem, ...]]:
     match watch:
         case RootsWatch():
             return _parse_roots(mapping(raw)), ()
@@ -284,8 +324,6 @@ def _parse(watch: Watch, raw: Any) -> tuple[Answer, tuple[Problem, ...]]:
             return parse_mesh(raw), ()
         case ChainWatch():
             return parse_chain(mapping(raw)), ()
-        case EndpointsWatch():
-            return parse_instances(items(raw)), ()
         case IngressWatch():
             return parse_ingress(raw), ()
         case GatewayServicesWatch():

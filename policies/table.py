@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from policies.balance import Endpoint, LoadBalancer
+from policies.balance import Balancer, Endpoint, LoadBalancer
 from policies.identity import SpiffeId
 from policies.intentions import Action, Intentions
 from policies.paths import PathNormalization
@@ -14,7 +14,11 @@ from policies.routes import HeaderModifiers, RetryPolicy, RouteMatch
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A discovery-chain target with its endpoints. `spiffe_id` is what its certificate must say, `sni` what is sent."""
+    """A discovery-chain target with its endpoints. `spiffe_id` is what its certificate must say, `sni` what is sent.
+
+    `chooser` is the built `balancer` of the endpoints, None without endpoints: a maglev table or a ring takes too long
+    to be built when the first request asks for it.
+    """
 
     target: str
     service: str
@@ -25,6 +29,7 @@ class Cluster:
     endpoints: tuple[Endpoint, ...]
     balancer: LoadBalancer
     connect_timeout: float  # seconds
+    chooser: Balancer | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ or as central config renders them (`ConnectTimeoutMs`); both name the same setti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -60,3 +60,8 @@ def mapping(value: object) -> Mapping[str, Any]:
 def items(value: object) -> tuple[Any, ...]:
     """Return the elements if the value is a list, else none."""
     return tuple(value) if isinstance(value, list | tuple) else ()
+
+
+def rows(value: object) -> Iterable[Any]:
+    """Return the value if it can be gone through row by row, else nothing. Text and mappings are no rows."""
+    return value if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping) else ()

@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
+from controlplane.aside import Aside
 from controlplane.catalog import Catalog
 from controlplane.issuer import Issuer
 from controlplane.issuer.consul import ConsulIssuer
@@ -29,7 +30,7 @@ from controlplane.watches import Follower
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
 from dataplane.serve import Dataplane
-from policies.compiler import compile_table
+from policies.compiler import compile_table, is_heavy
 from policies.errors import BadLeaf, CatalogError, CatalogNotFound, ConfigError, MeshError, Problem
 from policies.identity import Leaf, SpiffeId
 from policies.snapshot import (
@@ -50,7 +51,6 @@ log = structlog.get_logger(__name__)
 COALESCE_SECONDS = 0.03  # a burst of changes is compiled once
 SETTLE_SECONDS = 10.0  # how long readiness waits for upstreams that have not answered
 NOTICE_SECONDS = 1.0  # between maintenance and closing the listeners, for callers to hear of it
-LARGE_SNAPSHOT = 500  # instances, from which on compiling is done in a thread
 
 
 class Phase(enum.Enum):
@@ -74,6 +74,7 @@ class Process:
         self.follower: Follower | None = None
         self.issuer: Issuer | None = None
         self.dataplane: Dataplane | None = None
+        self._aside = Aside()
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._hold = False
@@ -97,12 +98,13 @@ class Process:
             if stop_admin is not None:
                 await stop_admin()
             self.dataplane.clock.stop()
+            self._aside.close()
 
     async def _live(self, catalog: Catalog, dataplane: Dataplane) -> None:
         snapshot = await self._until_stopped(self._introduce(catalog))
         if snapshot is None:
             return
-        self.follower = follower = Follower(catalog, snapshot, lambda _: self._changed.set())
+        self.follower = follower = Follower(catalog, snapshot, lambda _: self._changed.set(), aside=self._aside)
         self._changed.set()
         self.issuer = issuer = await self._make_issuer(catalog)
         following = asyncio.create_task(follower.run(self._leaves))
@@ -244,8 +246,8 @@ class Process:
             return
         old = self.live.current
         previous = old.table if old is not None else None
-        if _size(snapshot) > LARGE_SNAPSHOT:
-            table, problems = await asyncio.to_thread(compile_table, snapshot, previous)
+        if is_heavy(snapshot):
+            table, problems = await self._aside(lambda: compile_table(snapshot, previous))
         else:
             table, problems = compile_table(snapshot, previous)
         generation = self._swap(snapshot, table, old)
@@ -375,10 +377,6 @@ class Process:
         """Return whether traffic may be sent here."""
         generation = self.live.current
         return self.phase is Phase.SERVING and generation is not None and generation.leaf_ends > time.time()
-
-
-def _size(snapshot: Snapshot) -> int:
-    return sum(len(answer) for answer in snapshot.heard.values() if isinstance(answer, tuple))
 
 
 def _tell_once() -> Callable[[object], None]:

@@ -15,7 +15,9 @@ from aiohttp import web
 
 from controlplane.catalog import Catalog, Segment, path
 from controlplane.consul_settings import ConsulSettings
+from controlplane.rows import Rows
 from harness.certificates import Authority, Mistakes
+from harness.meshes import instance
 from harness.servers import MANAGEMENT_TOKEN, ConsulServer, consul_server, free_ports
 from policies.errors import (
     CatalogBadAnswer,
@@ -410,6 +412,18 @@ async def test_a_large_answer_is_read_whole() -> None:
     rows = [{"RootCert": str(number), "Text": "x" * 100} for number in range(5000)]
     async with faulty(always(200, json.dumps({"TrustDomain": "t", "Roots": rows}))) as agent:
         assert len((await agent.roots())["Roots"]) == 5000
+
+
+async def test_many_instances_are_decoded_by_whoever_goes_through_them() -> None:
+    rows = [instance("api", 1000 + number, number) for number in range(300)]
+    async with faulty(always(200, json.dumps(rows), {"X-Consul-Index": "7"})) as agent:
+        answer = await agent.read(EndpointsWatch("api"), "", 1)
+        assert isinstance(answer.data, Rows)
+        assert (list(answer.data), answer.cursor) == (rows, "7")
+    async with faulty(always(200, json.dumps({"Chain": "x" * 100_000}))) as agent:
+        answer = await agent.read(EndpointsWatch("api"), "", 1)
+        with pytest.raises(CatalogBadAnswer):
+            list(answer.data)
 
 
 async def test_the_environment_of_this_process_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:

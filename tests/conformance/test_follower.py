@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, ClassVar
 
 import pytest
 from structlog.testing import capture_logs
 
 from controlplane import watches
 from controlplane.catalog import Answer
+from controlplane.rows import Rows
 from controlplane.watches import Follower
 from harness.certificates import TRUST_DOMAIN, Authority, spiffe
 from harness.meshes import chain, instance, intention
@@ -288,3 +291,56 @@ async def test_a_busy_table_is_read_no_faster_than_its_bucket_fills(authority: A
             await asyncio.sleep(0.001)
         reads = len([1 for watch, _ in script.reads if watch == ROWS]) - before
     assert reads <= watches.BURST + watches.READS_PER_SECOND * 1.0 + 3
+
+
+class Noted(Rows):
+    """Rows that note which thread goes through them."""
+
+    threads: ClassVar[set[int]] = set()
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        self.threads.add(threading.get_ident())
+        return super().__iter__()
+
+
+def many(count: int, status: str = "passing") -> Noted:
+    rows = [instance("api", 1000 + number, number, status=status) for number in range(count)]
+    return Noted("GET /x", json.dumps(rows).encode())
+
+
+async def test_many_rows_are_decoded_and_understood_off_the_loop(authority: Authority) -> None:
+    script = Script(authority)
+    script.answers[EndpointsWatch] = many(200)
+    async with following(script, authority) as follower:
+        await settled(follower)
+        before = follower.snapshot.instances(ROWS)
+        assert before is not None
+        assert len(before) == 200
+        script.change(EndpointsWatch, many(201))
+        await eventually(lambda: len(follower.snapshot.instances(ROWS) or ()) == 201)
+        after = {one.id: one for one in follower.snapshot.instances(ROWS) or ()}
+        assert all(after[one.id] is one for one in before), "what has not changed is held once"
+        snapshot = follower.snapshot
+        reads = len(script.reads)
+        script.change(EndpointsWatch, many(201))
+        await eventually(lambda: len(script.reads) > reads)
+        assert follower.snapshot is snapshot
+    assert Noted.threads
+    assert threading.get_ident() not in Noted.threads
+
+
+async def test_many_rows_that_break_off_are_a_failed_read(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "_pause", lambda _: 0.01)
+    script = Script(authority)
+    async with following(script, authority) as follower:
+        await settled(follower)
+        with capture_logs() as logs:
+            script.change(EndpointsWatch, Rows("GET /x", b'[{"Service": {}, "Node": {}}, '))
+            await eventually(lambda: follower.status.watches[ROWS].failures > 2)
+            assert len(follower.snapshot.instances(ROWS) or ()) == 1
+            script.change(EndpointsWatch, many(3))
+            await eventually(lambda: len(follower.snapshot.instances(ROWS) or ()) == 3)
+    told = [entry["event"] for entry in logs if entry.get("watch") == "instances of api"]
+    assert told == ["watch_failing", "watch_recovered"]

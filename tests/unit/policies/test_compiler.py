@@ -6,7 +6,9 @@ import pytest
 
 from harness.certificates import Authority, spiffe
 from harness.meshes import Json, Member, chain, ingress, instance, sidecar, split_chain, target_row, upstream
-from policies.compiler import compile_table
+from policies.balance import Question
+from policies.canonical import table_text
+from policies.compiler import compile_table, is_heavy
 from policies.snapshot import ChainWatch, EndpointsWatch, Role, Snapshot
 
 TARGET = "api.default.default.dc1"
@@ -143,6 +145,58 @@ def test_an_upstream_that_cannot_be_compiled_keeps_its_last_good_state_and_is_to
     assert problems[0].where == "upstream api"
     assert "router router:below stands below another node" in problems[0].message
     assert compile_table(member.snapshot)[0].outbounds == {}
+
+
+def hashed(policy: str) -> Json:
+    whole = resolver()
+    balancer = {"Policy": policy, "HashPolicies": [{"Field": "header", "FieldValue": "x-user"}]}
+    whole["Nodes"][f"resolver:{TARGET}"]["LoadBalancer"] = balancer
+    return whole
+
+
+@pytest.mark.parametrize("policy", ["", "random", "least_request", "ring_hash", "maglev"])
+def test_the_choice_of_endpoints_is_ready_before_the_first_request(authority: Authority, policy: str) -> None:
+    member = web(
+        authority, hashed(policy) if policy else chain("api"), [instance("api", port, port) for port in (1, 2)]
+    )
+    table, _ = compile_table(member.snapshot)
+    (cluster,) = table.outbounds["api"].routes[0].legs[0].clusters
+    assert cluster.chooser is not None
+    chosen = {cluster.chooser.pick(Question(count, lambda: 0.4, lambda _: 0, count * 7919)) for count in range(64)}
+    assert chosen <= set(cluster.endpoints)
+    assert "chooser" not in table_text(table)
+    without = compile_table(web(authority, chain("api"), []).snapshot)[0]
+    assert without.outbounds["api"].routes[0].legs[0].clusters[0].chooser is None
+
+
+def test_what_has_not_changed_is_taken_over_from_the_previous_table(authority: Authority) -> None:
+    member = web(authority, hashed("maglev"), [instance("api", port, port) for port in (1, 2)])
+    before, _ = compile_table(member.snapshot)
+    (old,) = before.outbounds["api"].routes[0].legs[0].clusters
+    member.renew()
+    again, _ = compile_table(member.snapshot, before)
+    assert again.outbounds["api"].routes[0].legs[0].clusters[0] is old
+    member.hear(EndpointsWatch("api"), [instance("api", port, port) for port in (1, 3)])
+    changed, _ = compile_table(member.snapshot, before)
+    (new,) = changed.outbounds["api"].routes[0].legs[0].clusters
+    assert new.chooser is not old.chooser
+    assert [endpoint.port for endpoint in new.endpoints] == [1, 3]
+    assert new.endpoints[0] is old.endpoints[0]
+
+
+def test_an_equal_target_of_two_routes_is_one_cluster(authority: Authority) -> None:
+    member = web(authority, routed({}, {"Definition": {"Match": {"HTTP": {"PathPrefix": "/x"}}}}))
+    first, second = compile_table(member.snapshot)[0].outbounds["api"].routes
+    assert first.legs[0].clusters[0] is second.legs[0].clusters[0]
+
+
+def test_many_instances_and_tables_of_hashes_are_heavy(authority: Authority) -> None:
+    assert not is_heavy(web(authority, chain("api")).snapshot)
+    assert not is_heavy(web(authority, hashed("least_request")).snapshot)
+    assert is_heavy(web(authority, hashed("maglev")).snapshot)
+    assert is_heavy(web(authority, hashed("ring_hash")).snapshot)
+    rows = [instance("api", 1, number) for number in range(501)]
+    assert is_heavy(web(authority, chain("api"), rows).snapshot)
 
 
 def test_the_inbound_half_has_what_the_registration_says(authority: Authority) -> None:

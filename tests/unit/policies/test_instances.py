@@ -112,3 +112,11 @@ def test_what_changes_without_meaning_is_not_kept() -> None:
     later["Service"]["ModifyIndex"] = 99
     later["Checks"][0]["Output"] = "another text"
     assert parse_instances([row]) == parse_instances([later])
+
+
+def test_an_instance_that_has_not_changed_is_the_object_of_before() -> None:
+    before = parse_instances([instance("api", number, number) for number in (1, 2, 3)])
+    assert parse_instances([instance("api", number, number) for number in (3, 1, 2)], before) is before
+    now = parse_instances([instance("api", 1, 1), instance("api", 2, 2, "critical"), instance("api", 4, 4)], before)
+    assert [one is old for one, old in zip(now, before, strict=True)] == [True, False, False]
+    assert now == parse_instances([instance("api", 1, 1), instance("api", 2, 2, "critical"), instance("api", 4, 4)])
