@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from dataplane.clock import Clock
@@ -19,7 +19,7 @@ from dataplane.live import Live
 from dataplane.metrics import Metrics, UpstreamCounts
 from dataplane.tls_transport import TlsTransport
 from dataplane.upstream import EXPIRY_MARGIN, Upstream
-from policies.balance import Endpoint, Question, Schedule, build
+from policies.balance import Endpoint, Question, Schedule
 from policies.errors import ConnectFailed, ConnectTimedOut
 from policies.identity import SpiffeId
 from policies.table import Cluster
@@ -163,16 +163,17 @@ async def _connect_plain(route: Route, timeout: float, factory: Callable[[], Ups
 
 
 class ClusterPools:
-    """A cluster in use: its balancer and a pool for each of its endpoints."""
+    """A cluster in use: its balancer, and a pool for each of its endpoints that has had its turn."""
 
-    __slots__ = ("_balancer", "_counter", "_pools", "_turns", "cluster")
+    __slots__ = ("_balancer", "_counter", "_pool_of", "_pools", "_schedule", "_turns", "cluster")
 
     def __init__(self, cluster: Cluster, pool_of: Callable[[Cluster, Endpoint], Pool]) -> None:
         self.cluster = cluster
-        self._pools = {endpoint: pool_of(cluster, endpoint) for endpoint in cluster.endpoints}
-        self._balancer = build(cluster.endpoints, cluster.balancer) if cluster.endpoints else None
-        turns = self._balancer.turns if isinstance(self._balancer, Schedule) else ()
-        self._turns = tuple(self._pools[endpoint] for endpoint in turns)
+        self._pool_of = pool_of
+        self._balancer = cluster.chooser
+        self._pools: dict[Endpoint, Pool] = {}
+        self._schedule = self._balancer.turns if isinstance(self._balancer, Schedule) else ()
+        self._turns: list[Pool | None] = [None] * len(self._schedule)
         self._counter = random.randrange(len(self._turns)) if self._turns else 0
 
     @property
@@ -189,20 +190,30 @@ class ClusterPools:
         """Return the pool of the endpoint that takes a request. The cluster must not be empty."""
         turns = self._turns
         if turns:
-            self._counter += 1
-            return turns[self._counter % len(turns)]
+            self._counter = turn = (self._counter + 1) % len(turns)
+            pool = turns[turn]
+            if pool is None:
+                pool = turns[turn] = self._pool(self._schedule[turn])
+            return pool
         if self._balancer is None:
             message = "an empty cluster cannot be asked"
             raise RuntimeError(message)
-        return self._pools[self._balancer.pick(Question(0, random.random, self._busy, request_hash))]
+        return self._pool(self._balancer.pick(Question(0, random.random, self._busy, request_hash)))
+
+    def _pool(self, endpoint: Endpoint) -> Pool:
+        pool = self._pools.get(endpoint)
+        if pool is None:
+            pool = self._pools[endpoint] = self._pool_of(self.cluster, endpoint)
+        return pool
 
     def _busy(self, endpoint: Endpoint) -> int:
-        return self._pools[endpoint].active
+        return self._pool(endpoint).active
 
     def another(self, tried: set[Pool]) -> Pool | None:
         """Return a pool that was not tried yet, or None."""
-        rest = [pool for pool in self._pools.values() if pool not in tried]
-        return random.choice(rest) if rest else None
+        endpoints = self.cluster.endpoints
+        some = random.sample(endpoints, min(len(endpoints), len(tried) + 1))  # one of them is new
+        return next((pool for pool in map(self._pool, some) if pool not in tried), None)
 
 
 class Pools:
@@ -213,13 +224,14 @@ class Pools:
         self._clock = clock
         self._metrics = metrics
         self._pools: dict[tuple[str, Route], Pool] = {}
-        self._clusters: dict[Cluster, ClusterPools] = {}
+        self._named: dict[int, Cluster] = {}  # kept, so that an identity is not given to another
+        self._clusters: dict[int, ClusterPools] = {}  # by identity: a cluster that did not change is the same object
 
     def of_cluster(self, cluster: Cluster) -> ClusterPools:
         """Return the pools of a cluster, made when first asked for."""
-        known = self._clusters.get(cluster)
+        known = self._clusters.get(id(cluster))
         if known is None:
-            known = self._clusters[cluster] = ClusterPools(cluster, self._of_endpoint)
+            known = self._clusters[id(cluster)] = ClusterPools(cluster, self._of_endpoint)
         return known
 
     def of_app(self, address: str, port: int) -> Pool:
@@ -227,7 +239,7 @@ class Pools:
         return self._pool("local_app", Route(address, port))
 
     def _of_endpoint(self, cluster: Cluster, endpoint: Endpoint) -> Pool:
-        return self._pool(cluster.target, Route(endpoint.address, endpoint.port, cluster.sni, cluster.spiffe_id))
+        return self._pool(cluster.target, _route(cluster, endpoint))
 
     def _pool(self, name: str, route: Route) -> Pool:
         known = self._pools.get((name, route))
@@ -238,30 +250,44 @@ class Pools:
 
     def describe(self) -> list[dict[str, object]]:
         """Return every endpoint with its connections, for people."""
+        idle = {
+            (cluster.target, _route(cluster, endpoint)): None
+            for cluster in self._named.values()
+            for endpoint in cluster.endpoints
+        }
         return [
             {
                 "target": name,
                 "endpoint": f"{route.address}:{route.port}",
-                "connections": pool.connections,
-                "busy": pool.active,
+                "connections": pool.connections if pool is not None else 0,
+                "busy": pool.active if pool is not None else 0,
                 "spiffe_id": str(route.spiffe_id or ""),
             }
-            for (name, route), pool in self._pools.items()
+            for (name, route), pool in {**idle, **self._pools}.items()
         ]
 
-    def keep_only(self, clusters: set[Cluster]) -> None:
+    def keep_only(self, clusters: Iterable[Cluster]) -> None:
         """Forget clusters that no table names any more and close the pools of endpoints that are gone."""
-        self._clusters = {cluster: pools for cluster, pools in self._clusters.items() if cluster in clusters}
-        wanted = {
-            (cluster.target, Route(endpoint.address, endpoint.port, cluster.sni, cluster.spiffe_id))
-            for cluster in clusters
-            for endpoint in cluster.endpoints
-        }
+        named = {id(cluster): cluster for cluster in clusters}
+        if named.keys() == self._named:
+            return
+        self._named = named
+        self._clusters = {key: pools for key, pools in self._clusters.items() if key in named}
+        wanted: dict[tuple[str, str, SpiffeId], set[tuple[str, int]]] = {}
+        for cluster in named.values():
+            addresses = wanted.setdefault((cluster.target, cluster.sni, cluster.spiffe_id), set())
+            addresses.update((endpoint.address, endpoint.port) for endpoint in cluster.endpoints)
         for name, route in tuple(self._pools):
-            if route.spiffe_id is not None and (name, route) not in wanted:
+            if route.spiffe_id is None:  # the local app
+                continue
+            if (route.address, route.port) not in wanted.get((name, route.sni, route.spiffe_id), ()):
                 self._pools.pop((name, route)).close()
 
     def close(self) -> None:
         """Close every idle connection; busy ones close when they come back."""
         for pool in self._pools.values():
             pool.close()
+
+
+def _route(cluster: Cluster, endpoint: Endpoint) -> Route:
+    return Route(endpoint.address, endpoint.port, cluster.sni, cluster.spiffe_id)

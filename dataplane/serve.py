@@ -108,13 +108,11 @@ class Dataplane:
                 revoke_tcp(generation, listener, counts)
                 revoke_http(generation, listener, counts)
         self.pools.keep_only(
-            {
-                cluster
-                for outbound in generation.table.outbounds.values()
-                for route in outbound.routes
-                for leg in route.legs
-                for cluster in leg.clusters
-            }
+            cluster
+            for outbound in generation.table.outbounds.values()
+            for route in outbound.routes
+            for leg in route.legs
+            for cluster in leg.clusters
         )
         return failures
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from harness.certificates import Authority
-from harness.halves import Half, half
+from harness.halves import Half, half, pair
 from harness.meshes import Json, Member, chain, instance, sidecar, split_chain, target_row
 from harness.servers import free_ports
 from harness.wire import App, Wire, say
@@ -182,3 +182,25 @@ async def test_routes_match_rewrite_and_modify(authority: Authority) -> None:
     assert app.requests[0].get("x-envoy-original-path") == "/old/x?q=1"
     assert first.get("x-answer") == "two"
     assert (lost.status, lost.get("x-lictor-reason")) == (404, "no_route")
+
+
+async def test_ten_thousand_endpoints_cost_only_those_that_are_called(authority: Authority) -> None:
+    async with App().running() as app, pair(authority, app.port) as p:
+        rows = [
+            instance("api", p.api.port("inbound"), number, Address=f"127.0.{number // 250}.{number % 250 + 1}")
+            for number in range(10_000)
+        ]
+        p.web.member.hear(EndpointsWatch("api"), rows)
+        p.web.follow()
+        pools = p.web.dataplane.pools
+        async with await Wire.open(p.port) as wire:
+            for _ in range(3):
+                await wire.ask(b"GET / HTTP/1.1\r\nHost: api\r\n\r\n")
+        assert len(pools._pools) < 50, "an endpoint has a pool when it has had its turn"
+        assert len([row for row in pools.describe() if row["target"] != "local_app"]) == 10_000
+        before = tuple(pools._clusters.values())
+        p.web.follow()
+        assert tuple(pools._clusters.values()) == before, "what did not change is kept as it is"
+        p.web.member.hear(EndpointsWatch("api"), rows[:1])
+        p.web.follow()
+        assert len(pools.describe()) <= 2
