@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def after(look: Callable[[], Collection[str]], seconds: float = 5.0) -> list[str
 
 
 def main(command: list[str]) -> int:
-    mark = f"{os.getpid()}"
+    mark = secrets.token_hex(8)
     code = subprocess.run(command, env={**os.environ, MARK: mark}, check=False).returncode
     left = after(lambda: marked(mark).values())
     for pid, line in marked(mark).items():
