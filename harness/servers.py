@@ -34,6 +34,8 @@ ROOT_TOKEN = "root"
 _STARTUP_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 REPOSITORY = Path(__file__).resolve().parent.parent
+STRICT_LOGS = "LICTOR_STRICT_LOGS"  # set by the suite: a log of ours with a complaint in it is a failure
+COMPLAINT = re.compile(r"Traceback \(most|[A-Z]\w*Warning: |never retrieved|was never awaited|Exception ignored in")
 
 
 class ServersMissing(Exception):
@@ -107,6 +109,7 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     admin_port: int = 0  # of a proxy
+    expected: str = ""  # a regular expression: lines of the log that a test provokes
 
     @property
     def log(self) -> str:
@@ -119,6 +122,17 @@ class Program:
         """Return the process ID."""
         assert self.process is not None, f"{self.name} is not started"
         return self.process.pid
+
+    def complaints(self) -> list[str]:
+        """Return what its log says that a healthy program of ours never says, each with the lines after it."""
+        if "lictor" not in map(str, self.arguments):
+            return []
+        lines = self.log.splitlines()
+        return [
+            "\n".join(lines[number : number + 25])
+            for number, line in enumerate(lines)
+            if COMPLAINT.search(line) and not (self.expected and re.search(self.expected, line))
+        ]
 
     def start(self) -> None:
         """Start it."""
@@ -137,7 +151,10 @@ class Program:
         return self.process is not None and self.process.poll() is None
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """End it and wait; a stubborn one is killed. Return its exit code."""
+        """End it and wait; a stubborn one is killed. Return its exit code.
+
+        Raise AssertionError when its log complains, in the suite.
+        """
         if self.process is None:
             return 0
         if self.process.poll() is None:
@@ -147,6 +164,9 @@ class Program:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if os.environ.get(STRICT_LOGS) and (found := self.complaints()):
+            message = f"{self.name} complains:\n" + "\n---\n".join(found[:3])
+            raise AssertionError(message)
         return self.process.returncode
 
     def kill(self) -> None:

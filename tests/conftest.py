@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, settings
 
 from harness.certificates import Authority
 from harness.leftovers import MARK, after, below, marked
-from harness.servers import ConsulServer, Program, VaultServer, consul_server, dev_server, vault_server
+from harness.servers import STRICT_LOGS, ConsulServer, Program, VaultServer, consul_server, dev_server, vault_server
 
-os.environ["PYTHONASYNCIODEBUG"] = "1"  # read whenever a loop is made
+# Here and in every program that tests start: asyncio's debug mode, and every warning is in the log, where it counts.
+os.environ |= {"PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "default", STRICT_LOGS: "1"}
 SUITE = os.environ[MARK] = str(os.getpid())  # every worker its own
 SHARED: pytest.StashKey[list[str]] = pytest.StashKey()  # command lines of servers that live as long as the worker
 

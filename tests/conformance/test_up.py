@@ -192,8 +192,7 @@ def end(*_):
 signal.signal(signal.SIGTERM, end)
 log.write(json.dumps(["start", me, seen()]) + "\\n")
 if "fork" in words:
-    subprocess.Popen(["sleep", "600"])
-    subprocess.Popen(["sleep", "601"], start_new_session=True)
+    kept = subprocess.Popen(["sleep", "600"]), subprocess.Popen(["sleep", "601"], start_new_session=True)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/slow":
