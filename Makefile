@@ -20,7 +20,7 @@ demo: setup $(if $(REAL),servers)
 	$(BIN)/python -m harness.demo
 
 test: servers
-	PYTHONASYNCIODEBUG=1 $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	PYTHONASYNCIODEBUG=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
 
 check: setup
 	$(BIN)/ruff format --check .
