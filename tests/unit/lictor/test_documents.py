@@ -103,7 +103,7 @@ def test_json_is_known_by_its_first_sign() -> None:
     [
         ('{"a": }', "x.hcl:1:7: is no JSON: Expecting value"),
         ('{"a": 1}\n}', "x.hcl:2:1: is no JSON: Extra data"),
-        ('{"a": 1,}', "x.hcl:1:9: is no JSON"),
+        ('{"a" 1}', "x.hcl:1:6: is no JSON"),
         ('{\n"a": NaN}', "x.hcl:2:6: is no JSON: NaN is no number"),
         ('{"a":\n1e400}', "x.hcl:2:1: is no JSON: 1e400 is no number"),
         ('{"a": 01}', "x.hcl:1:8: is no JSON"),
