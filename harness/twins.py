@@ -92,10 +92,14 @@ def quiet(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     told = {key: "<n>" if key in _RANDOM else quiet(one) for key, one in value.items()}
+    if "GatewayKind" in told:
+        told.pop("ServiceKind", None)  # there since the agent's last word of the service, which may come again any time
     if told.get("ID") == told.get("Service") == "consul":
         return {"ID": "consul"}  # the server itself, with ports and versions of its own
     if "CheckID" in told and told.get("Type") not in _KEPT_OUTPUTS and told["CheckID"] != "serfHealth":
         told["Output"] = "<seen>"
+    if str(told.get("Output")).startswith("dial tcp"):  # of the check that had this ID before
+        told["Output"] = ""
     if "AggregatedStatus" in told and told.get("Checks"):  # in no order
         told["Checks"] = sorted(told["Checks"], key=lambda check: str(check["CheckID"]))
     return told
@@ -108,7 +112,7 @@ class Twins:
         self._both = Twin(real), Twin(ours)
 
     def close(self) -> None:
-        """End the connections."""
+        """End the connections; they are made again when they are needed."""
         for twin in self._both:
             twin.close()
 
@@ -127,7 +131,7 @@ class Twins:
         wanted = act or Act("GET", path)
         deadline, pause = time.monotonic() + PATIENCE_SECONDS, 0.001
         while True:
-            real, ours = (twin.ask(wanted) for twin in self._both)
+            real, ours = (_ordered(path, twin.ask(wanted)) for twin in self._both)
             if real == ours:
                 return real[1]
             if time.monotonic() > deadline:
@@ -177,6 +181,22 @@ class Twins:
     def _every(self, act: Act) -> None:
         for twin in self._both:
             twin.ask(act)
+
+
+def _ordered(path: str, answer: Answer) -> Answer:
+    """Return an answer without chance: the tags of a name in order; of an agent no address that it hears of later."""
+    if path == "catalog/services":
+        return answer[0], {name: sorted(tags) for name, tags in answer[1].items()}
+    return (answer[0], _without_virtual(answer[1])) if path.startswith("agent/") else answer
+
+
+def _without_virtual(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_virtual(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    told = {key: _without_virtual(one) for key, one in value.items() if not key.startswith("consul-virtual")}
+    return {key: one for key, one in told.items() if key != "TaggedAddresses" or one}
 
 
 def _difference(real: Answer, ours: Answer) -> str:

@@ -58,7 +58,10 @@ class Agent:
         service["Service"] = definition["Name"]
         service["ID"] = definition.get("ID") or definition["Name"]
         if (service.get("Proxy") or {}).get("Upstreams"):
-            upstreams = [{"DestinationType": "service", **upstream} for upstream in service["Proxy"]["Upstreams"]]
+            upstreams = [
+                {**upstream, "DestinationType": upstream.get("DestinationType") or "service"}
+                for upstream in service["Proxy"]["Upstreams"]
+            ]
             service["Proxy"] = {**service["Proxy"], "Upstreams": upstreams}
         if definition.get("Address"):
             service["TaggedAddresses"] = _tagged(service)
@@ -70,8 +73,8 @@ class Agent:
             return None
         service["Connect"] = {key: value for key, value in service["Connect"].items() if key != "SidecarService"}
         proxy = dict(given.get("Proxy") or {})
-        proxy.setdefault("DestinationServiceName", service["Service"])
-        proxy.setdefault("DestinationServiceID", service["ID"])
+        proxy["DestinationServiceName"] = proxy.get("DestinationServiceName") or service["Service"]
+        proxy["DestinationServiceID"] = proxy.get("DestinationServiceID") or service["ID"]
         if service.get("SocketPath") and not proxy.get("LocalServiceSocketPath"):
             proxy["LocalServiceSocketPath"] = service["SocketPath"]
         if not proxy.get("LocalServiceSocketPath"):
@@ -82,10 +85,10 @@ class Agent:
             "ID": f"{service['ID']}-sidecar-proxy",
             "Kind": given.get("Kind") or "connect-proxy",
             "Address": given.get("Address") or service.get("Address") or "",
-            "Tags": given.get("Tags") or service.get("Tags"),
-            "Locality": given.get("Locality") or service.get("Locality"),
-            "Meta": given.get("Meta") or service.get("Meta"),
-            "Connect": {},
+            "Tags": given.get("Tags") or service.get("Tags") or given.get("Tags"),
+            "Locality": service.get("Locality") if given.get("Locality") is None else given["Locality"],
+            "Meta": given.get("Meta") or service.get("Meta") or given.get("Meta"),
+            "Connect": {key: value for key, value in (given.get("Connect") or {}).items() if key == "Native"},
         }
         errors = service_errors(sidecar, of_agent=True)
         if errors:
@@ -98,7 +101,7 @@ class Agent:
         port = given.get("Port") or 0
         sidecar["Port"] = port if port > 0 else self._sidecar_port(sidecar["ID"])
         if sidecar["Address"]:
-            sidecar["TaggedAddresses"] = _tagged(sidecar)
+            sidecar["TaggedAddresses"] = _tagged({**sidecar, "TaggedAddresses": given.get("TaggedAddresses")})
         return sidecar, self._sidecar_checks(given, sidecar, service["ID"])
 
     def _sidecar_port(self, sidecar_id: str) -> int:
@@ -115,7 +118,9 @@ class Agent:
         )
 
     def _sidecar_checks(self, given: Mapping[str, Any], sidecar: Json, parent: str) -> list[Json]:
-        checks = [check for check in (given.get("Check"), *(given.get("Checks") or ())) if check]
+        single = given.get("Check") or {}
+        checks = [single] if any(single.values()) else []
+        checks += given.get("Checks") or ()
         if checks:
             return checks
         address = sidecar["Address"] or "127.0.0.1"

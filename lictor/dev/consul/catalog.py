@@ -68,14 +68,16 @@ class Catalog:
 
     def put_service(self, node: str, row: Json) -> bool:
         """Register a service row; an equal one changes nothing. Return whether something changed."""
+        return self._put_service(node, self._with_virtual_addresses(row))
+
+    def _put_service(self, node: str, row: Json) -> bool:
         tables, key = self._state.tables, (node.lower(), row["ID"])
         held = tables.services.get(key)
-        row = self._with_virtual_addresses(row)
-        if held is not None and _same(held, row):
+        if held is not None and _same(held, row, ("Locality",)):
             return False
         topics = [*self._service_topics(row), *(self._service_topics(held) if held else ())]
         named = held is None or held["Service"] != row["Service"] or held["Tags"] != row["Tags"]
-        if named or held is None or held["Port"] != row["Port"]:
+        if named or held is None or held.get("Port") != row.get("Port"):
             topics.append(("services",))
         if named or held is None or held.get("Kind") != row.get("Kind"):
             topics += self._gateway_topics(row)
@@ -87,11 +89,18 @@ class Catalog:
         """Register a check row. Return whether something changed."""
         tables, key = self._state.tables, (node.lower(), row["CheckID"])
         held = tables.checks.get(key)
-        if held is not None and _same(held, row):
+        service = tables.services.get((node.lower(), row["ServiceID"])) if row["ServiceID"] else None
+        if service is not None:  # whatever the one who registers it knows of its service
+            row = {**row, "ServiceName": service["Service"], "ServiceTags": service["Tags"]}
+        if held is not None and _same(held, row, ("Type", "Interval", "Timeout")):
             return False
         index = self._state.touch(*self._check_topics(node, row))
         tables.checks[key] = _indexed(row, held, index)
         return True
+
+    def type_of_check(self, node: str, check_id: str) -> str:
+        """Return the type of a check as it was last written, or ""."""
+        return str(self._state.tables.checks.get((node.lower(), check_id), {}).get("Type", ""))
 
     def drop_service(self, node: str, service_id: str) -> None:
         """Forget a service and its checks."""
@@ -197,11 +206,10 @@ class Catalog:
             for entry in self._state.tables.entries.of_kind("terminating-gateway")
             for link in entry.get("Services") or ()
         }
-        outside = services.any_of("outside", service) and not services.any_of("to", name)
-        return name in linked or ("*" in linked and outside)
+        return name in linked or ("*" in linked and services.any_of("outside", service))
 
     def _with_virtual_addresses(self, row: Json) -> Json:
-        port = row["Port"]
+        port = row.get("Port", 0)
         added: Json = {}
         if row.get("Kind") == "connect-proxy":
             address = self.virtual_ip(row["Proxy"].get("DestinationServiceName", ""))
@@ -209,14 +217,18 @@ class Catalog:
         elif row["Connect"].get("Native"):
             added["consul-virtual"] = {"Address": self.virtual_ip(row["Service"]), "Port": port}
         elif row.get("Kind") == "terminating-gateway":
-            entry = self._state.tables.entries.get("terminating-gateway", row["Service"]) or {}
-            names = [service["Name"] for service in entry.get("Services") or ()]
-            added = {f"{_OF_GATEWAY}{name}": {"Address": self.virtual_ip(name), "Port": 0} for name in names}
+            return self._with_linked_addresses(row)
         given = row.get("TaggedAddresses") or {}
-        kept = {name: address for name, address in given.items() if not name.startswith(_OF_GATEWAY)}
-        if not added and kept == given:
-            return row
-        return {**row, "TaggedAddresses": {**kept, **added}}
+        return {**row, "TaggedAddresses": {**given, **added}} if added else row
+
+    def _with_linked_addresses(self, row: Json) -> Json:
+        """Return the row of a gateway with the addresses of the services behind it."""
+        entry = self._state.tables.entries.get("terminating-gateway", row["Service"]) or {}
+        names = [str(service["Name"]) for service in entry.get("Services") or ()]
+        given = row.get("TaggedAddresses") or {}
+        tagged = {name: address for name, address in given.items() if not name.startswith(_OF_GATEWAY)}
+        tagged |= {f"{_OF_GATEWAY}{name}": {"Address": self.virtual_ip(name), "Port": 0} for name in names}
+        return {**row, "TaggedAddresses": tagged} if tagged or given else row
 
     def relink(self, gateway: str, before: Iterable[str]) -> None:
         """Give the services of a terminating gateway their virtual addresses; those of `before` may lose theirs."""
@@ -230,8 +242,7 @@ class Catalog:
             if name not in names:
                 self.release_virtual_ip(name, of_gateway=True)
         for node, row in self.named(gateway):
-            if row.get("Kind") == "terminating-gateway":
-                self.put_service(node, row)
+            self._put_service(node, {**self._with_linked_addresses(row), "Meta": row["Meta"] or {}})
 
     # --- views ---
 
@@ -253,12 +264,11 @@ class Catalog:
 
     def in_mesh(self, service: str) -> list[tuple[str, Json]]:
         """Return the rows by which callers in the mesh reach a service: proxies, native ones, terminating gateways."""
-        services, wanted = self._state.tables.services, service.lower()
-        direct = [(node, row) for (node, _), row in services.of("to", wanted)]
-        gateways = [(node, row) for (node, _), row in services.of("kind", "terminating-gateway")]
-        serving = {row["Service"] for _, row in gateways}
-        serving = {gateway for gateway in serving if wanted in {name.lower() for name in self._linked(gateway)}}
-        return direct + [(node, row) for node, row in gateways if row["Service"] in serving]
+        tables, wanted = self._state.tables, service.lower()
+        direct = [(node, row) for (node, _), row in tables.services.of("to", wanted)]
+        gateways = [entry["Name"] for entry in tables.entries.of_kind("terminating-gateway")]
+        serving = [name for name in gateways if wanted in {linked.lower() for linked in self._linked(name)}]
+        return direct + [pair for name in serving for pair in self.named(name)]  # of whatever kind they are
 
     def health_row(self, node: str, service: Json) -> Json:
         """Return a row of a health query: the node, the service, its checks and its node's."""
@@ -287,9 +297,11 @@ class Catalog:
         return [row for _, row in sorted(self._state.tables.checks.items(), key=lambda item: item[0])]
 
 
-def _same(held: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    return {key: value for key, value in held.items() if key not in _INDEXES} == {
-        key: value for key, value in row.items() if key not in _INDEXES
+def _same(held: Mapping[str, Any], row: Mapping[str, Any], unseen: tuple[str, ...] = ()) -> bool:
+    """Return whether two rows are equal but for indexes and `unseen` fields: those alone are no reason to write."""
+    passed = {*_INDEXES, *unseen}
+    return {key: value for key, value in held.items() if key not in passed} == {
+        key: value for key, value in row.items() if key not in passed
     }
 
 
@@ -345,7 +357,7 @@ def service_row(service: Mapping[str, Any]) -> Json:
         "Address": service.get("Address") or "",
         **tagged,
         "Meta": service.get("Meta"),
-        "Port": service.get("Port") or 0,
+        **({"Port": service["Port"]} if service.get("Port") else {}),
         **path,
         "Weights": {"Passing": weights.get("Passing", 0), "Warning": weights.get("Warning", 0)},
         "EnableTagOverride": bool(service.get("EnableTagOverride")),
@@ -397,6 +409,8 @@ def _upstream_row(upstream: Mapping[str, Any], *, of_catalog: bool) -> Json:
             row[name] = upstream.get(name) or ""
     mode = (upstream.get("MeshGateway") or {}).get("Mode")
     row["MeshGateway"] = {"Mode": mode} if mode else {}
+    if upstream.get("DestinationName") == "*":  # which nobody may give: it comes of central config
+        row["CentrallyConfigured"] = True
     return row
 
 
@@ -418,7 +432,7 @@ def catalog_row(node: Mapping[str, Any], service: Mapping[str, Any]) -> Json:
         **tagged,
         "ServiceWeights": service["Weights"],
         "ServiceMeta": service["Meta"] or {},
-        "ServicePort": service["Port"],
+        "ServicePort": service.get("Port", 0),
         "ServiceSocketPath": service.get("SocketPath", ""),
         "ServiceEnableTagOverride": service["EnableTagOverride"],
         "ServiceProxy": service["Proxy"],

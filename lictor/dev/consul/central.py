@@ -54,6 +54,10 @@ def merged_proxy(entries: Entries, service: Mapping[str, Any], proxy: Json) -> J
         merged["EnvoyExtensions"] = extensions
     if proxy.get("Upstreams"):
         merged["Upstreams"] = [_merged_upstream(entries, upstream, proxy, own) for upstream in proxy["Upstreams"]]
+    if merged.get("Mode") == "transparent" and mode:
+        inside = {"DestinationPartition": "default", "DestinationNamespace": "default", "DestinationName": "*"}
+        every = {**inside, "Config": {"mesh_gateway": {"Mode": mode}}, "MeshGateway": {"Mode": mode}}
+        merged["Upstreams"] = [*merged.get("Upstreams", ()), every]
     return merged
 
 

@@ -32,6 +32,7 @@ class Check:
     definition: Json
     row: Json
     task: asyncio.Task[None] | None = None
+    tags: list[str] | None = None  # its service's, when it was registered
     heard: asyncio.Event = field(default_factory=asyncio.Event)  # a TTL check that was updated
     good: int = 0  # results in a row
     bad: int = 0
@@ -88,12 +89,12 @@ class Checks(Mapping[str, Check]):
             ServiceName=service["Service"] if service else "",
             ServiceTags=(service.get("Tags") or []) if service else [],
             Type=type_of(definition),
-            Interval=_told_duration(definition.get("Interval"), alone=alone),
+            Interval=_told_duration(_interval(definition), alone=alone),
             Timeout=_told_duration(definition.get("Timeout"), alone=alone),
         )
         if held is not None:
             self._remove(check_id)
-        check = Check(definition, row)
+        check = Check(definition, row, tags=service.get("Tags") if service else None)
         self._checks[check_id] = check
         self._of.setdefault(row["ServiceID"], {})[check_id] = check
         if check.alias_of is not None:
@@ -137,7 +138,8 @@ class Checks(Mapping[str, Check]):
             return
         changed = check.row["Status"] != status
         check.row["Status"], check.row["Output"] = status, output
-        if changed or check.alias_of is not None:
+        told = self._catalog.type_of_check(NODE, check.row["CheckID"])
+        if changed or told == check.row["Type"] == "alias":
             self._catalog.put_check(NODE, {**check.row})
         if changed:
             self._tell(check)
@@ -226,9 +228,9 @@ class Checks(Mapping[str, Check]):
         if target and target not in self._services:
             self.set_status(check, "critical", f"Service {target} could not be found on node ")
             return
-        of_node = [other for other in self.of(OF_NODE) if other.alias_of is None]
+        of_node = [other for other in self.of(OF_NODE) if other.alias_of is None or other is check]
         of_service = self.of(target) if target else []
-        rows = [other.row for other in (*of_node, *of_service) if other is not check]
+        rows = [other.row for other in (*of_node, *of_service)]  # an alias of its own service follows itself, too
         failing = worst(rows)
         if failing is not None:
             said = f'Aliased check "{failing["Name"]}" failing: {failing["Output"]}'
@@ -251,6 +253,12 @@ def _take(index: dict[str, dict[str, Check]], key: str, check_id: str) -> None:
     del left[check_id]
     if not left:
         del index[key]
+
+
+def _interval(definition: Mapping[str, Any]) -> float:
+    """Return how often a check looks, in seconds: not more often than each second; 0 for one that does not look."""
+    given = float(definition.get("Interval") or 0)
+    return max(SHORTEST_INTERVAL, given) if given else 0.0
 
 
 def _told_duration(seconds: float | None, *, alone: bool) -> str:

@@ -88,8 +88,11 @@ def is_any_address(address: str) -> bool:
         return False
 
 
-def service_errors(service: Mapping[str, Any], *, of_agent: bool = False) -> list[str]:
-    """Return what is wrong with a service definition. `of_agent`: its port may still be assigned."""
+def service_errors(service: Mapping[str, Any], *, of_agent: bool = False, typed: bool = True) -> list[str]:
+    """Return what is wrong with a service definition. `of_agent`: its port may still be assigned.
+
+    `typed`: an upstream of no type is one of a service already.
+    """
     kind, proxy = str(service.get("Kind") or ""), service.get("Proxy") or {}
     connect = service.get("Connect") or {}
     locality = service.get("Locality") or {}
@@ -99,7 +102,7 @@ def service_errors(service: Mapping[str, Any], *, of_agent: bool = False) -> lis
     if kind == "connect-proxy":
         if not of_agent and not service.get("Port") and not service.get("SocketPath"):
             errors.append("Port or SocketPath must be set for a connect-proxy")
-        errors += _proxy_errors(proxy, connect)
+        errors += _proxy_errors(proxy, connect, "service" if typed else "")
     if kind in GATEWAYS:
         errors += _gateway_errors(kind, service, proxy, connect)
     sidecar = connect.get("SidecarService")
@@ -113,7 +116,7 @@ def service_errors(service: Mapping[str, Any], *, of_agent: bool = False) -> lis
     return errors
 
 
-def _proxy_errors(proxy: Mapping[str, Any], connect: Mapping[str, Any]) -> list[str]:
+def _proxy_errors(proxy: Mapping[str, Any], connect: Mapping[str, Any], untyped: str) -> list[str]:
     errors: list[str] = []
     name = str(proxy.get("DestinationServiceName") or "")
     if not name.strip():
@@ -125,18 +128,20 @@ def _proxy_errors(proxy: Mapping[str, Any], connect: Mapping[str, Any]) -> list[
     seen: set[tuple[str, ...]] = set()
     bound: set[str] = set()
     for upstream in proxy.get("Upstreams") or ():
-        wrong = _upstream_error(upstream, seen, bound)
+        wrong = _upstream_error(
+            {**upstream, "DestinationType": upstream.get("DestinationType") or untyped}, seen, bound
+        )
         if wrong:
             errors.append(wrong)
     return errors + _expose_errors(proxy)
 
 
 def _upstream_error(upstream: Mapping[str, Any], seen: set[tuple[str, ...]], bound: set[str]) -> str:
-    kind = upstream.get("DestinationType") or "service"
+    kind = upstream["DestinationType"]
     name, datacenter = str(upstream.get("DestinationName") or ""), str(upstream.get("Datacenter") or "")
     port, socket_path = upstream.get("LocalBindPort") or 0, str(upstream.get("LocalBindSocketPath") or "")
     tests: list[tuple[Callable[[], bool], str]] = [
-        (lambda: kind not in {"service", "prepared_query"}, f'unknown upstream destination type: "{kind}"'),
+        (lambda: kind not in {"", "service", "prepared_query"}, f'unknown upstream destination type: "{kind}"'),
         (lambda: not name, "upstream destination name cannot be empty"),
         (lambda: name == "*", "upstream destination name cannot be a wildcard"),
         (
@@ -195,6 +200,10 @@ def _expose_errors(proxy: Mapping[str, Any]) -> list[str]:
         seen.add(port)
         if not 0 < port <= 65535:  # noqa: PLR2004 - the highest port
             errors.append(f"expose.paths: invalid listener port: {port}")
+        protocol = path.get("Protocol") or ""
+        if protocol not in {"", "http", "http2"}:
+            wrong = f"protocol '{protocol}' not supported for path: {path.get('Path') or ''}"
+            errors.append(f"{wrong}, must be in: [http http2]")
     return errors
 
 
@@ -217,7 +226,7 @@ def _gateway_errors(
 
 def check_error(check: Mapping[str, Any]) -> str:
     """Return what is wrong with a check definition, or ""."""
-    probes = ("ScriptArgs", "HTTP", "TCP", "UDP", "GRPC", "H2PING", "OSService")
+    probes = ("ScriptArgs", "Args", "HTTP", "TCP", "UDP", "GRPC", "H2PING", "OSService")
     probing = any(check.get(name) for name in probes)
     alias = bool(check.get("AliasNode") or check.get("AliasService"))
     interval, ttl = check.get("Interval") or 0, check.get("TTL") or 0
@@ -231,8 +240,6 @@ def check_error(check: Mapping[str, Any]) -> str:
         return "TTL must be not be set for Alias checks"
     if not probing and not alias and ttl <= 0:
         return "TTL must be > 0 for TTL checks"
-    if check.get("ScriptArgs"):
-        raise Refused(500, SCRIPTS_DISABLED)
     if (check.get("OutputMaxSize") or 0) < 0:
         return "MaxOutputMaxSize must be positive"
     if (check.get("FailuresBeforeWarning") or 0) > (check.get("FailuresBeforeCritical") or 0):
@@ -240,14 +247,27 @@ def check_error(check: Mapping[str, Any]) -> str:
     return ""
 
 
+def check_runs(check: Mapping[str, Any]) -> None:
+    """Refuse a check that this agent does not run."""
+    if check.get("ScriptArgs") or check.get("Args"):
+        raise Refused(500, SCRIPTS_DISABLED)
+    if check.get("OSService"):
+        raise Refused(500, "not implemented")
+
+
 def check_types(definition: Mapping[str, Any]) -> list[Json]:
     """Return the checks of a definition (`Check` and `Checks`). Raise Refused for one that cannot be."""
-    checks = [check for check in (definition.get("Check"), *(definition.get("Checks") or ())) if check]
+    single = definition.get("Check") or {}
+    checks = [single] if any(single.values()) else []  # one that says nothing is none; in the list it is refused
+    checks += definition.get("Checks") or ()
     for check in checks:
+        check["ScriptArgs"] = check.get("ScriptArgs") or check.get("Args")
         if wrong := check_error(check):
             raise Refused(400, f"Invalid check: {wrong}")
         if check.get("Status") and check["Status"] not in STATES:
             raise Refused(400, "Status for checks must 'passing', 'warning', 'critical'")
+    for check in checks:
+        check_runs(check)
     return checks
 
 

@@ -75,7 +75,8 @@ def _row(
     if kind == "terminating-gateway" and not service.get("DisableAutoHostRewrite"):
         row["AutoHostRewrite"] = True
     index = state.tables.entry_indexes.get((kind, entry["Name"].lower()), (1, 1))[1]
-    since = index if service.get("FromWildcard") else 0  # a wildcard's row has the kind of what came after the entry
+    late = service.get("FromWildcard") or kind == "ingress-gateway"
+    since = index if late else 0  # such a row has the kind of what came after the entry
     instances = state.tables.services.of("name", name.lower())
     if any(instance["CreateIndex"] > since for _, instance in instances):
         row["ServiceKind"] = "service"
@@ -110,8 +111,8 @@ def mesh_services(state: State) -> list[str]:
 
 
 def outside_services(state: State) -> list[str]:
-    """Return the typical services with an instance that no proxy stands for."""
-    return sorted(set(state.tables.services.names("outside")) - {"consul", *mesh_services(state)})
+    """Return the typical services with an instance that is not native to the mesh, whether or not one has a proxy."""
+    return sorted(set(state.tables.services.names("outside")) - {"consul"})
 
 
 def service_protocol(state: State, name: str) -> str:

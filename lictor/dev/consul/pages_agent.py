@@ -16,6 +16,7 @@ from lictor.dev.consul.definitions import (
     STATES,
     check_error,
     check_meta,
+    check_runs,
     check_types,
     check_weights,
     collected,
@@ -260,6 +261,7 @@ class Pages:
             request[AUTHORIZER].demand("service", "write", service["Service"])
         else:
             request[AUTHORIZER].demand("node", "write", NODE)
+        check_runs(given)
         self._agent.checks.add(given.get("ID") or given["Name"], given, service, alone=True)
         return answer(None)
 
@@ -322,7 +324,7 @@ class Pages:
         checks = [
             {
                 **{key: value for key, value in row.items() if key not in {"Interval", "Timeout"}},
-                "ServiceTags": held.get("Tags") if row["ServiceID"] else None,
+                "ServiceTags": self._agent.checks[row["CheckID"]].tags,
                 "Type": "",
                 "Definition": _WITHOUT_DEFINITION,
                 "CreateIndex": 0,

@@ -193,7 +193,7 @@ class Pages:
             rows = _near(request, rows, lambda pair: self._catalog.node(pair[0]) or {})
             told = [self._catalog.health_row(node, self._merged(request, row)) for node, row in rows]
             if passing:
-                told = [row for row in told if all(check["Status"] == "passing" for check in row["Checks"])]
+                told = _passing_of(told)
             topics: tuple[Topic, ...] = ((topic, name.lower()),)
             if topic == "gateways":
                 topics = exposure_topics(self._consul.state, name)
@@ -287,6 +287,18 @@ class Pages:
 
     def _index(self, topics: tuple[Topic, ...]) -> int:
         return self._consul.state.last(topics, self._last(("extinct",), ("nodes",)))
+
+
+def _passing_of(rows: list[Json]) -> list[Json]:
+    """Return the rows whose checks all pass, in Consul's order: the last takes the place of one that is left out."""
+    left, at = list(rows), 0
+    while at < len(left):
+        if all(check["Status"] == "passing" for check in left[at]["Checks"]):
+            at += 1
+        else:
+            left[at] = left[-1]
+            left.pop()
+    return left
 
 
 def _streamed(request: web.Request) -> bool:

@@ -129,17 +129,15 @@ class Pages:
         return answer(True, request)
 
     def _upsert(self, destination: str, source: Json) -> None:
-        """Put a source in the place of the one with its name, of whatever peer; what the old API kept is gone then."""
+        """Put a source in the place of the one with its name, of whatever peer.
+
+        What the old API kept of the others is gone then; but where it kept metadata the write is refused, as in Consul.
+        """
         held = self._consul.state.tables.entries.get(KIND, destination)
-        rows = [
-            {key: value for key, value in row.items() if not key.startswith("Legacy")}
-            for row in (held or {}).get("Sources") or ()
-        ]
+        rows = [dict(row) for row in (held or {}).get("Sources") or ()]
         at = next((place for place, row in enumerate(rows) if row["Name"] == source["Name"]), len(rows))
-        self._write(
-            destination,
-            {**(held or {"Kind": KIND, "Name": destination}), "Sources": [*rows[:at], source, *rows[at + 1 :]]},
-        )
+        entry = held or {"Kind": KIND, "Name": destination}
+        self._write(destination, {**entry, "Sources": [*rows[:at], source, *rows[at + 1 :]]})
 
     def _write(self, destination: str, entry: Json) -> None:
         tables = self._consul.state.tables

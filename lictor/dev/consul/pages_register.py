@@ -131,10 +131,10 @@ def _check_node(given: Mapping[str, Any]) -> None:
         raise Refused(500, "No path to datacenter")
     if not given.get("Node"):
         raise Refused(500, "Must provide node")
-    if not given.get("Address") and not given.get("SkipNodeUpdate"):
-        raise Refused(500, "Must provide address if SkipNodeUpdate is not set")
     if given.get("ID") and len(given["ID"]) != LENGTH_OF_UUID:
         raise Refused(500, "Bad node ID: uuid string is wrong length")
+    if not given.get("Address") and not given.get("SkipNodeUpdate"):
+        raise Refused(500, "Must provide address if SkipNodeUpdate is not set")
     if given.get("PeerName"):
         raise Refused(500, "cannot register requests with PeerName in them")
 
@@ -147,7 +147,7 @@ def _service_of(given: Mapping[str, Any]) -> Json | None:
     name = service.get("Service") or ""
     if not name and service.get("ID"):
         raise Refused(500, "Must provide service name (Service.Service) when service ID is provided")
-    errors = service_errors(service)
+    errors = service_errors(service, typed=False)
     if errors:
         raise Refused(500, collected(errors))
     if is_any_address(service.get("Address") or ""):
