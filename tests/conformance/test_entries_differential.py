@@ -288,7 +288,7 @@ def entries(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(entries())
-@settings(max_examples=EXAMPLES or 400, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=EXAMPLES or 500, suppress_health_check=list(HealthCheck), deadline=None)
 def test_any_entry_is_taken_or_refused_and_read_back_as_consul_does(pair: Pair, raw: dict[str, Any]) -> None:
     check_alone(pair, raw)
 
@@ -582,7 +582,7 @@ def changed(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(changed())
-@settings(max_examples=EXAMPLES or 400, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=EXAMPLES or 500, suppress_health_check=list(HealthCheck), deadline=None)
 def test_a_good_entry_with_a_few_changes_is_taken_or_refused_as_consul_does(pair: Pair, raw: dict[str, Any]) -> None:
     if has_path(raw):
         check_alone(pair, raw, beside={"Kind": "proxy-defaults", "Config": {"protocol": "http"}})
@@ -773,7 +773,7 @@ def stories(draw: st.DrawFn) -> list[Any]:
 
 
 @given(stories(), OVERRIDES, st.sampled_from(["", "", "dc2"]))
-@settings(max_examples=(EXAMPLES + 9) // 10 or 60, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=EXAMPLES or 500, suppress_health_check=list(HealthCheck), deadline=None)
 def test_after_any_story_every_chain_is_consuls(
     pair: Pair, steps: list[Any], overrides: dict[str, Any], datacenter: str
 ) -> None:

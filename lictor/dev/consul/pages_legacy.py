@@ -81,6 +81,7 @@ class Pages:
         if raw is None:
             hang_up(request)
         given = decode(raw, SHAPE)
+        _check_partitions(given)
         if given.get("SourcePeer"):
             raise Refused(500, OF_PEER)
         row = self._found(identifier, "Intention lookup failed: ", 500)
@@ -88,12 +89,12 @@ class Pages:
             raise Refused(500, f"Cannot modify non-existent intention: '{identifier}'")
         destination = row["DestinationName"]
         request[AUTHORIZER].demand("intention", "write", destination, bare=True)
+        if (given.get("DestinationName") or "") != destination:
+            raise Refused(500, _MOVED)
         for side in ("Source", "Destination"):
             namespace = given.get(f"{side}NS") or "default"
             if namespace != "default":
                 raise Refused(500, f'Invalid {side.lower()} namespace "{namespace}": {ENTERPRISE}')
-        if (given.get("DestinationName") or "") != destination:
-            raise Refused(500, _MOVED)
         _check(given)
         held = self._consul.state.tables.entries.get(KIND, destination) or {}
         source = _source(given, identifier, created=row["CreatedAt"], updated=_now())
@@ -185,10 +186,14 @@ def _no_identifier(text: str) -> str:
     return ""
 
 
-def _check_enterprise(given: Json) -> None:
+def _check_partitions(given: Json) -> None:
     for side in ("Source", "Destination"):
         if (given.get(f"{side}Partition") or "default") != "default":
             raise Refused(400, f"Cannot specify a {side.lower()} partition with this endpoint")
+
+
+def _check_enterprise(given: Json) -> None:
+    _check_partitions(given)
     for side in ("Source", "Destination"):
         namespace = given.get(f"{side}NS") or "default"
         if namespace != "default":
