@@ -113,6 +113,16 @@ UNASKED = frozenset(
         "acl/policy: rules that do not parse",
         "The server's own row",
         "Aliases of what the agent forgets",
+        "agent/service/deregister with an alias of the node",
+        "agent/service/register: script and OS service checks of a service that is there",
+        "catalog/register with Connect.SidecarService",
+        "Registrations with null in the place of a structure",
+        "discovery-chain AutoVirtualIPs",
+        "catalog/services: tags",
+        "catalog/gateway-services: ServiceKind, and `*` beside a name",
+        "First run of a TCP or HTTP check",
+        "Output of a check whose status stays",
+        "A check ID that two services share",
     }
 )
 
