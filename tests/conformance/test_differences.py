@@ -47,7 +47,6 @@ def _says(status: int, text: str = "") -> Callable[[Said], bool]:
 
 _SERVICE = ("PUT", "agent/service/register", {"Name": "df", "Port": 1})
 _INTENTION = ("PUT", "connect/intentions/exact?source=a&destination=df", {"Action": "allow"})
-_ALIAS = {"Name": "self", "ID": "df-self", "AliasService": "df"}
 _DEEP = "(" * 33 + "Service.ID==x" + ")" * 33
 DIFFERENCES: Mapping[str, Difference] = {
     "Other endpoints": Difference(
@@ -73,11 +72,6 @@ DIFFERENCES: Mapping[str, Difference] = {
         ),
         lambda said: "Lictor" not in json.loads(said.text)["df-udp"]["Output"],
         lambda said: json.loads(said.text)["df-udp"]["Output"] == "the dev server of Lictor does not run udp checks",
-    ),
-    "agent/check/register: an alias of the node's own": Difference(
-        (_SERVICE, ("PUT", "agent/check/register", _ALIAS), ("GET", "agent/checks", None)),
-        lambda said: 'Aliased check "self" failing' in json.loads(said.text)["df-self"]["Output"],
-        lambda said: json.loads(said.text)["df-self"]["Output"] == "No checks found.",
     ),
     "connect/intentions/exact?index=": Difference(
         (_INTENTION, ("GET", "connect/intentions/exact?source=a&destination=df&index=999999&wait=1s", None)),
@@ -159,7 +153,7 @@ def test_they_differ_as_the_table_says(consul: ConsulServer, name: str) -> None:
     try:
         _judge(consul, DIFFERENCES[name])
     finally:
-        for path in ("agent/check/deregister/df-self", "agent/check/deregister/df-udp", "agent/service/deregister/df"):
+        for path in ("agent/check/deregister/df-udp", "agent/service/deregister/df"):
             _ask(consul, Difference((("PUT", path, None),), _says(200), _says(200)))
 
 
