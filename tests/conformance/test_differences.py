@@ -45,7 +45,6 @@ def _says(status: int, text: str = "") -> Callable[[Said], bool]:
     return lambda said: said.status == status and text in said.text
 
 
-_SERVICE = ("PUT", "agent/service/register", {"Name": "df", "Port": 1})
 _INTENTION = ("PUT", "connect/intentions/exact?source=a&destination=df", {"Action": "allow"})
 _DEEP = "(" * 33 + "Service.ID==x" + ")" * 33
 DIFFERENCES: Mapping[str, Difference] = {
