@@ -57,8 +57,21 @@ def sidecar_definition(service: Mapping[str, Any], proxy: Mapping[str, Any]) -> 
     }
 
 
-def gateway_definition(kind: str, service: str, proxy_id: str, address: str, port: int) -> Definition:
-    """Return an ingress gateway's registration, its check already passing: it listens before it registers."""
+def gateway_definition(
+    kind: str,
+    service: str,
+    proxy_id: str,
+    address: str,
+    port: int,
+    *,
+    wan: tuple[str, int] | None = None,
+    deregister_after: str = GATEWAY_DEREGISTER_AFTER,
+) -> Definition:
+    """Return an ingress gateway's registration, its check already passing: it listens before it registers.
+
+    `wan` is the address for other datacenters; `deregister_after` a duration of Go's.
+    """
+    tagged = {"lan": (address, port), "wan": wan} if wan is not None else {}
     return {
         "Kind": kind,
         "ID": proxy_id,
@@ -68,9 +81,14 @@ def gateway_definition(kind: str, service: str, proxy_id: str, address: str, por
         "Checks": [
             {
                 **_listening(f"{kind} listening", address, port),
-                "DeregisterCriticalServiceAfter": GATEWAY_DEREGISTER_AFTER,
+                "DeregisterCriticalServiceAfter": deregister_after,
             }
         ],
+        **(
+            {"TaggedAddresses": {name: {"Address": at[0], "Port": at[1]} for name, at in tagged.items()}}
+            if tagged
+            else {}
+        ),
     }
 
 

@@ -16,9 +16,21 @@ import uvloop
 
 from controlplane.consul_settings import consul_settings
 from controlplane.issuer.settings import vault_settings
-from controlplane.registration import Definition, gateway_definition
+from controlplane.registration import GATEWAY_DEREGISTER_AFTER, Definition, gateway_definition
 from lictor import __version__
-from lictor.flags import Parser, Words, add, add_agent_flags, agent_overrides, environment_default, ignored, word
+from lictor.flags import (
+    Parser,
+    Words,
+    add,
+    add_agent_flags,
+    add_envoy_flags,
+    add_switch,
+    agent_overrides,
+    environment_default,
+    ignored,
+    refuse_envoy_flags,
+    word,
+)
 from policies.errors import ConfigError, MeshError, Problem
 from policies.snapshot import Role
 from sidecar.logs import LEVELS, configure
@@ -34,6 +46,7 @@ COMMANDS = {  # word -> its module of lictor.commands
 }
 PROXIES = ("sidecar", "gateway")
 
+_ADDRESS_FIX = "write 192.0.2.10:8443, as others reach this machine"
 _EXAMPLES = """examples:
   lictor init                                           a file for a mesh of your own services
   lictor up                                             and that mesh
@@ -56,7 +69,11 @@ _GATEWAY_EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
     """Run a command; return the exit code: 0 done, 1 failed, 2 wrong input."""
     variables = os.environ if environment is None else environment
-    words = sys.argv[1:] if argv is None else argv
+    words = list(sys.argv[1:] if argv is None else argv)
+    for_envoy: list[str] = []
+    if words and words[0] in PROXIES and "--" in words:
+        at = words.index("--")
+        words, for_envoy = words[:at], words[at:]
     parser = build_parser(words[0] if words else "")
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
@@ -72,7 +89,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
         print("the settings are good")  # noqa: T201 - the command's output
         return 0
     configure(settings.log_level, as_json=settings.log_json)
-    for flag in ignored(arguments):
+    for flag in (*ignored(arguments), *for_envoy[1:]):
         log.info("flag_ignored", flag=flag, why="there is no Envoy here")
     return _run(settings)
 
@@ -152,6 +169,7 @@ def _word(words: Words, name: str, text: str, examples: str) -> argparse.Argumen
     add(parser, "log-level", choices=LEVELS, help="info")
     add(parser, "log-json", action=argparse.BooleanOptionalAction, default=None, help="JSON lines; yes")
     add_agent_flags(parser)
+    add_envoy_flags(parser)
     return parser
 
 
@@ -162,14 +180,23 @@ def _sidecar_flags(parser: argparse.ArgumentParser) -> None:
 def _gateway_flags(parser: argparse.ArgumentParser) -> None:
     add(parser, "gateway", choices=("ingress",), help="the kind of gateway")
     add(parser, "service", metavar="NAME", help="the gateway's service name; ingress-gateway")
-    add(parser, "register", action="store_true", help="register the gateway with this agent")
+    add_switch(parser, "register", "register the gateway with this agent")
     add(parser, "address", metavar="HOST:PORT", help="the address to register")
+    add(parser, "wan-address", metavar="HOST:PORT", help="the address to register for other datacenters")
+    add(
+        parser,
+        "deregister-after-critical",
+        metavar="DURATION",
+        default=GATEWAY_DEREGISTER_AFTER,
+        help=f"after which Consul forgets a dead gateway; {GATEWAY_DEREGISTER_AFTER}",
+    )
 
 
 # --- settings ------------------------------------------------------------------------------------------------------
 
 
 def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> ProcessSettings:
+    refuse_envoy_flags(arguments)
     overrides = agent_overrides(arguments)
     if arguments.config is not None:
         settings = _read(arguments.word, arguments.config, {**environment, **overrides})
@@ -230,13 +257,28 @@ def _gateway_definitions(arguments: argparse.Namespace) -> tuple[Definition, ...
     if not arguments.register:
         return ()
     service = arguments.service or "ingress-gateway"
+    if not arguments.address:
+        raise ConfigError((Problem("--address", "is needed to register", _ADDRESS_FIX),))
+    address = _address("--address", arguments.address)
+    definition = gateway_definition(
+        Role.INGRESS.value,
+        service,
+        arguments.proxy_id or service,
+        *address,
+        wan=_address("--wan-address", arguments.wan_address) if arguments.wan_address else None,
+        deregister_after=arguments.deregister_after_critical,
+    )
+    return (definition,)
+
+
+def _address(flag: str, text: str) -> tuple[str, int]:
     try:
-        host, port = parse_address(arguments.address or "")
-    except ValueError as error:
-        message = f"{arguments.address!r} is not host:port" if arguments.address else "is needed to register"
-        fix = "write --address 192.0.2.10:8443, as others reach this machine"
-        raise ConfigError((Problem("--address", message, fix),)) from error
-    return (gateway_definition(Role.INGRESS.value, service, arguments.proxy_id or service, host, port),)
+        host, port = parse_address(text)
+        if "{{" not in host:  # a template of Consul's, which nobody fills in here
+            return host, port
+    except ValueError:
+        pass
+    raise ConfigError((Problem(flag, f"{text!r} is not host:port", _ADDRESS_FIX),))
 
 
 def _with_issuer(

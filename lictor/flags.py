@@ -26,6 +26,17 @@ AGENT_FLAGS = {
 }
 _WITHOUT_MEANING = ("grpc-addr", "grpc-ca-file", "envoy-binary", "admin-access-log-path", "envoy-version")
 _WITHOUT_MEANING_SWITCHES = ("ignore-envoy-compatibility", "no-central-config", "stale", "omit-deprecated-tags")
+_OF_ENVOY = (
+    *("bind-address", "envoy-ready-bind-address", "envoy-ready-bind-port", "grpc-ca-path", "node-name"),
+    *("prometheus-backend-port", "prometheus-ca-file", "prometheus-ca-path", "prometheus-cert-file"),
+    *("prometheus-key-file", "prometheus-scrape-path"),
+)
+_OF_ENVOY_SWITCHES = ("enable-config-gen-logging",)
+_REFUSED = {
+    "bootstrap": "there is no Envoy to write a configuration for; leave it out, and the proxy runs",
+    "mesh-gateway": "mesh gateways are not supported; write --gateway ingress",
+    "expose-servers": "it is for mesh gateways, which are not supported",
+}
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")  # what Go's flags take for a boolean
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
@@ -105,7 +116,22 @@ def add_agent_flags(parser: argparse.ArgumentParser) -> None:
     for name in _WITHOUT_MEANING:
         add(group, name, help=argparse.SUPPRESS)
     for name in _WITHOUT_MEANING_SWITCHES:
-        add(group, name, action="store_true", help=argparse.SUPPRESS)
+        add_switch(group, name, argparse.SUPPRESS)
+
+
+def add_envoy_flags(parser: argparse.ArgumentParser) -> None:
+    """Add what `consul connect envoy` also takes, so that its command lines can be typed."""
+    for name in _OF_ENVOY:
+        add(parser, name, help=argparse.SUPPRESS)
+    for name in (*_OF_ENVOY_SWITCHES, *_REFUSED):
+        add_switch(parser, name, argparse.SUPPRESS)
+
+
+def refuse_envoy_flags(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for flags that ask for something else than a running proxy."""
+    given = [name for name in _REFUSED if getattr(arguments, name.replace("-", "_"))]
+    if given:
+        raise ConfigError(tuple(Problem(f"--{name}", "has no meaning here", _REFUSED[name]) for name in given))
 
 
 def add_operator_flags(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +151,7 @@ def agent_overrides(arguments: argparse.Namespace) -> dict[str, str]:
 
 def ignored(arguments: argparse.Namespace) -> Sequence[str]:
     """Return the flags given that have no meaning here."""
-    names = (*_WITHOUT_MEANING, *_WITHOUT_MEANING_SWITCHES)
+    names = (*_WITHOUT_MEANING, *_WITHOUT_MEANING_SWITCHES, *_OF_ENVOY, *_OF_ENVOY_SWITCHES)
     return [f"--{name}" for name in names if getattr(arguments, name.replace("-", "_"))]
 
 

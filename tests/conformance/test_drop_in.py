@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from harness.load import load
 from harness.peers import Peers, peers
 from harness.servers import REPOSITORY, ConsulServer, consul_server, eventually, free_ports, http_json
 from harness.wire import App, Wire
+from lictor.cli import build_parser
 
 GET = b"GET / HTTP/1.1\r\nHost: di-web.ingress.test\r\n\r\n"
 
@@ -204,3 +206,15 @@ def test_a_wrong_token_is_told(server: ConsulServer, tmp_path: Path) -> None:
         or "ACL" in done.stdout + done.stderr
     )
     assert "11111111-0000" not in done.stdout + done.stderr
+
+
+def test_every_flag_of_consul_connect_envoy_is_known(server: ConsulServer) -> None:
+    """Its meaning is taken, said to be none here, or refused with a reason: never "not known"."""
+    told = server.cli("connect", "envoy", "-h", check=False)
+    flags = re.findall(r"^  -([a-z-]+)(=<)?", told.stdout + told.stderr, re.MULTILINE)
+    assert len(flags) > 30
+    known: set[str] = set()
+    for word in ("sidecar", "gateway"):
+        parser = build_parser(word)._subparsers._group_actions[0].choices[word]  # type: ignore[union-attr,index]
+        known |= {flag.lstrip("-") for action in parser._actions for flag in action.option_strings}
+    assert {name for name, _ in flags} - known == set()

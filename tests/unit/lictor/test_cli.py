@@ -69,6 +69,20 @@ def test_a_gateway_is_registered_with_consuls_flags() -> None:
     (definition,) = found.definitions
     assert (found.role, definition["Name"], definition["Port"]) == (Role.INGRESS, "edge", 8443)
     assert found.admin == ("127.0.0.1", 19005)
+    assert "TaggedAddresses" not in definition
+
+
+def test_a_gateway_tells_its_address_to_other_datacenters() -> None:
+    words = ["gateway", "-gateway=ingress", "-register=true", "-address", "192.0.2.1:8443"]
+    (definition,) = settings(*words, "-wan-address=198.51.100.1:443", "-deregister-after-critical=1h").definitions
+    assert definition["TaggedAddresses"]["wan"] == {"Address": "198.51.100.1", "Port": 443}
+    assert definition["TaggedAddresses"]["lan"] == {"Address": "192.0.2.1", "Port": 8443}
+    assert definition["Checks"][0]["DeregisterCriticalServiceAfter"] == "1h"
+
+
+def test_what_is_meant_for_envoy_behind_two_dashes_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sidecar", "-proxy-id", "p", "-check", "--", "-l", "debug"], {}) == 0
+    assert "good" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -79,6 +93,9 @@ def test_a_gateway_is_registered_with_consuls_flags() -> None:
         (("gateway",), "--gateway: is missing"),
         (("gateway", "-gateway", "ingress", "-register"), "--address: is needed to register"),
         (("gateway", "-gateway", "ingress", "-register", "-address", "x"), "'x' is not host:port"),
+        (("gateway", "-gateway", "ingress", "-register", "-address", "{{GetPrivateIP}}:1"), "is not host:port"),
+        (("sidecar", "-proxy-id", "p", "-bootstrap"), "there is no Envoy to write a configuration for"),
+        (("gateway", "-gateway", "ingress", "-mesh-gateway"), "mesh gateways are not supported"),
         (("sidecar", "-proxy-id", "p", "-admin-bind", "x"), "--admin-bind"),
         (("sidecar", "-proxy-id", "p", "-token", "secret"), "can be read by every user"),
         (("sidecar", "-proxy-id", "p", "-http-addr", "::::"), "is not an address"),
