@@ -73,6 +73,7 @@ def rows(consul: ConsulServer) -> None:
                 "Proxy": {"DestinationServiceName": NAME},
             },
         )
+    consul.program.wait_until(lambda: len(consul.api(f"health/connect/{NAME}")) == 2)  # an agent syncs a moment later
 
 
 @pytest.mark.parametrize("text", FILTERS)
