@@ -269,7 +269,7 @@ class Pools:
     def keep_only(self, clusters: Iterable[Cluster]) -> None:
         """Forget clusters that no table names any more and close the pools of endpoints that are gone."""
         named = {id(cluster): cluster for cluster in clusters}
-        if named.keys() == self._named:
+        if named.keys() == self._named.keys():
             return
         self._named = named
         self._clusters = {key: pools for key, pools in self._clusters.items() if key in named}

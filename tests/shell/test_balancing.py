@@ -198,8 +198,9 @@ async def test_ten_thousand_endpoints_cost_only_those_that_are_called(authority:
                 await wire.ask(b"GET / HTTP/1.1\r\nHost: api\r\n\r\n")
         assert len(pools._pools) < 50, "an endpoint has a pool when it has had its turn"
         assert len([row for row in pools.describe() if row["target"] != "local_app"]) == 10_000
-        before = tuple(pools._clusters.values())
+        before, named = tuple(pools._clusters.values()), pools._named
         p.web.follow()
+        assert pools._named is named, "nothing is looked through when no cluster changed"
         assert tuple(pools._clusters.values()) == before, "what did not change is kept as it is"
         p.web.member.hear(EndpointsWatch("api"), rows[:1])
         p.web.follow()
