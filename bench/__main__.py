@@ -17,7 +17,8 @@ from typing import Any
 from bench.contenders import CONNECT, CONSUL_ENVOY, HAPROXY, LICTOR, STATIC_ENVOY, Contender, Field
 from bench.measure import LOAD_CORE, PROXY_CORE, Round, handshakes, pin, requests, resident_mb, summary
 from harness.peers import envoy_program, peers
-from harness.servers import REPOSITORY, Program, consul_program, consul_server, free_ports
+from harness.servers import REPOSITORY, Program, consul_program, consul_server
+from lictor.up.ports import free_ports
 
 RESULTS = Path(__file__).parent / "results.json"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from bench.static import Files, envoy, envoy_pair, haproxy_pair, haproxy_plain
 from harness.peers import Peers
-from harness.servers import REPOSITORY, ConsulServer, Program, free_ports
+from harness.servers import REPOSITORY, ConsulServer, Program
+from lictor.up.ports import free_ports
 
 LICTOR, CONSUL_ENVOY, STATIC_ENVOY = "lictor", "envoy by consul", "envoy by hand"
 HAPROXY, CONNECT = "haproxy", "consul connect proxy"

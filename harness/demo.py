@@ -20,8 +20,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.servers import consul_program, free_ports
+from harness.servers import consul_program
 from harness.world import GATEWAY, World, world
+from lictor.up.ports import free_ports
 
 BOLD, DIM, RED, PLAIN = ("\033[1m", "\033[2m", "\033[31m", "\033[0m") if sys.stdout.isatty() else ("",) * 4
 SPLIT_REQUESTS = 500

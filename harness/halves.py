@@ -11,7 +11,7 @@ from dataplane.metrics import Metrics
 from dataplane.serve import Dataplane
 from harness.certificates import Authority
 from harness.meshes import Json, Member, sidecar, upstream
-from harness.servers import free_ports
+from lictor.up.ports import free_ports
 from policies.compiler import compile_table
 
 

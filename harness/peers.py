@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.servers import REPOSITORY, ConsulServer, Program, ServersMissing, consul_program, free_ports, http_json
+from harness.servers import REPOSITORY, ConsulServer, Program, ServersMissing, consul_program, http_json
+from lictor.up.ports import free_ports
 
 _base_ids = itertools.count(os.getpid() % 10000 * 100)
 

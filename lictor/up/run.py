@@ -10,9 +10,8 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import sys
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from lictor.up.plan import (
     sidecar_settings,
     ways_to,
 )
+from lictor.up.ports import free_ports
 from lictor.up.readiness import http_probe, port_probe, until_ready
 from lictor.up.servers import SERVERS, Embedded, Existing, Servers, python_path
 from lictor.up.written import Written
@@ -294,15 +294,3 @@ async def _together() -> AsyncIterator[asyncio.TaskGroup]:
             yield group
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
-
-
-def free_ports(count: int, wanted: Collection[int] = ()) -> list[int]:
-    """Return loopback ports that were free a moment ago, none of them wanted by somebody."""
-    with contextlib.ExitStack() as stack:
-        ports: list[int] = []
-        while len(ports) < count:
-            sock = stack.enter_context(socket.socket())
-            sock.bind(("127.0.0.1", 0))
-            port = int(sock.getsockname()[1])
-            ports += [] if port in wanted else [port]
-        return ports

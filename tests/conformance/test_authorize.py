@@ -18,8 +18,9 @@ import pytest
 from controlplane.catalog import Catalog
 from controlplane.consul_settings import ConsulSettings
 from harness.peers import peers
-from harness.servers import ConsulServer, consul_server, dev_server, eventually, free_ports
+from harness.servers import ConsulServer, consul_server, dev_server, eventually
 from harness.wire import App, Wire
+from lictor.up.ports import free_ports
 from policies.intentions import Action, parse_intentions
 from policies.snapshot import DefaultActionWatch, IntentionsWatch
 

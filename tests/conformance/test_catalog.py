@@ -18,7 +18,8 @@ from controlplane.consul_settings import ConsulSettings
 from controlplane.rows import Rows
 from harness.certificates import Authority, Mistakes
 from harness.meshes import instance
-from harness.servers import MANAGEMENT_TOKEN, ConsulServer, consul_server, free_ports
+from harness.servers import MANAGEMENT_TOKEN, ConsulServer, consul_server
+from lictor.up.ports import free_ports
 from policies.errors import (
     CatalogBadAnswer,
     CatalogError,

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from harness.servers import ConsulServer, eventually, free_ports
+from harness.servers import ConsulServer, eventually
+from lictor.up.ports import free_ports
 
 
 @dataclass(slots=True)

@@ -27,8 +27,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.certificates import Authority, Mistakes
-from harness.servers import REPOSITORY, ConsulServer, Program, consul_program, free_ports
+from harness.servers import REPOSITORY, ConsulServer, Program, consul_program
 from lictor.cli import main
+from lictor.up.ports import free_ports
 
 HTTP = ("cmd-web", "cmd-api", "cmd-old")
 

@@ -23,17 +23,9 @@ import hvac
 import pytest
 
 from harness.load import load
-from harness.servers import (
-    REPOSITORY,
-    DevServers,
-    Program,
-    consul_program,
-    dev_server,
-    eventually,
-    free_ports,
-    http_json,
-)
+from harness.servers import REPOSITORY, DevServers, Program, consul_program, dev_server, eventually, http_json
 from harness.world import World, world
+from lictor.up.ports import free_ports
 
 HOST = "web.example.com"
 

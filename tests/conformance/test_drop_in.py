@@ -17,9 +17,10 @@ import pytest
 
 from harness.load import load
 from harness.peers import Peers, peers
-from harness.servers import REPOSITORY, ConsulServer, consul_server, eventually, free_ports, http_json
+from harness.servers import REPOSITORY, ConsulServer, consul_server, eventually, http_json
 from harness.wire import App, Wire
 from lictor.cli import build_parser
+from lictor.up.ports import free_ports
 
 GET = b"GET / HTTP/1.1\r\nHost: di-web.ingress.test\r\n\r\n"
 

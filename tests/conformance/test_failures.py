@@ -29,12 +29,12 @@ from harness.servers import (
     consul_server,
     dev_server,
     eventually,
-    free_ports,
     vault_program,
     vault_server,
 )
 from harness.wire import App, Wire
 from harness.world import World, run_script, sidecar_settings, world
+from lictor.up.ports import free_ports
 
 HOST = "web.example.com"
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from harness.peers import Peers, peers
-from harness.servers import ConsulServer, consul_server, eventually, free_ports
+from harness.servers import ConsulServer, consul_server, eventually
 from harness.wire import App, Message, Side, Wire, echo_server
+from lictor.up.ports import free_ports
 
 PAIRS = ["envoy-envoy", "lictor-lictor", "lictor-envoy", "envoy-lictor"]
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from harness.peers import Peers, peers
-from harness.servers import ConsulServer, VaultServer, consul_server, eventually, free_ports, vault_server
+from harness.servers import ConsulServer, VaultServer, consul_server, eventually, vault_server
 from harness.wire import App, Wire, echo_server
 from lictor.dev.mesh import Preparation
+from lictor.up.ports import free_ports
 
 SERVICES = ("va-web", "va-api")
 

@@ -21,8 +21,9 @@ from typing import Self
 
 import pytest
 
-from harness.servers import REPOSITORY, ConsulServer, Program, free_ports
+from harness.servers import REPOSITORY, ConsulServer, Program
 from harness.world import World
+from lictor.up.ports import free_ports
 
 EXAMPLES = REPOSITORY / "examples"
 

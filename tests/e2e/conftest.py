@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.compose import Compose
-from harness.servers import free_ports
+from lictor.up.ports import free_ports
 
 
 @pytest.fixture(scope="session")

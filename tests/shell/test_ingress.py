@@ -10,8 +10,8 @@ import pytest
 from harness.certificates import Authority
 from harness.halves import Half, half
 from harness.meshes import Json, chain, ingress, intention, sidecar, upstream
-from harness.servers import free_ports
 from harness.wire import App, Wire, echo_server, say
+from lictor.up.ports import free_ports
 
 
 @contextlib.asynccontextmanager

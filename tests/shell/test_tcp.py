@@ -9,8 +9,9 @@ import pytest
 from harness.certificates import Authority, client_context
 from harness.halves import Pair, pair
 from harness.meshes import chain, instance, intention
-from harness.servers import eventually, free_ports
+from harness.servers import eventually
 from harness.wire import Wire, echo_server
+from lictor.up.ports import free_ports
 from policies.snapshot import EndpointsWatch, IntentionsWatch
 
 

@@ -17,8 +17,9 @@ from dataplane.tls import build_contexts
 from harness.certificates import TRUST_DOMAIN, Authority, Mistakes, bad_client_context, client_context, spiffe
 from harness.halves import half, pair
 from harness.meshes import sidecar, upstream
-from harness.servers import eventually, free_ports
+from harness.servers import eventually
 from harness.wire import App, Wire
+from lictor.up.ports import free_ports
 from policies.errors import BadLeaf
 from policies.mesh import TlsLimits
 from policies.snapshot import MeshWatch, RootsWatch

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.servers import free_ports
 from lictor.up.live import Told, live
 from lictor.up.plan import MeshFile, Service
+from lictor.up.ports import free_ports
 
 
 async def test_a_second_signal_is_another_word_than_the_first() -> None:

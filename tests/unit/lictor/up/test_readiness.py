@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from harness.servers import free_ports
 from lictor.up.child import Child
 from lictor.up.console import Console
+from lictor.up.ports import free_ports
 from lictor.up.readiness import NotReady, http_probe, port_probe, until_ready
 
 

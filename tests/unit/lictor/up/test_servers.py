@@ -7,9 +7,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from harness.servers import free_ports
 from lictor.up.console import Console
 from lictor.up.plan import Gateway, MeshFile, Service
+from lictor.up.ports import free_ports
 from lictor.up.servers import Embedded, Existing, OnlyTrouble
 from policies.errors import ConfigError
 
