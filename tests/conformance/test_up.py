@@ -69,13 +69,11 @@ class Up:
         shutil.copytree(EXAMPLES / example, folder / example)
         self.file = folder / example / "mesh.yaml"
         (self.port,) = free_ports(1)
-        text = re.sub(r"port: 808\d", f"port: {self.port}", self.file.read_text())
-        self.calls: dict[str, int] = {}
-        for name in re.findall(r"92\d\d|91\d\d", text):
-            if name not in self.calls:
-                (self.calls[name],) = free_ports(1)
-        for name, port in self.calls.items():
-            text = text.replace(name, str(port))
+        text = self.file.read_text()
+        names = dict.fromkeys(re.findall(r"\b9[12]\d\d\b", text))
+        self.calls = dict(zip(names, free_ports(len(names)), strict=True))
+        text = re.sub(r"\b9[12]\d\d\b", lambda found: str(self.calls[found[0]]), text)
+        text = re.sub(r"port: 808\d", f"port: {self.port}", text)
         self.file.write_text(text)
         self.program = Program(
             "up",
