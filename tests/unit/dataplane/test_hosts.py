@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dataplane.outbound import Hosts
+from dataplane.hosts import Hosts
 from policies.table import VirtualHost
 
 
