@@ -375,6 +375,20 @@ class Downstream(asyncio.Protocol):
         return self._head if self._forward is not None else None
 
     @property
+    def idle(self) -> bool:
+        """Return whether nothing is under way and nothing of a next request has come."""
+        return self._state is State.HEAD and not self._ahead
+
+    @property
+    def is_tunnel(self) -> bool:
+        """Return whether it has become a tunnel."""
+        return self._state is State.TUNNEL
+
+    def last(self) -> None:
+        """Let the request at hand be the last one: its answer says so."""
+        self._close_after = True
+
+    @property
     def wants_upgrade(self) -> bool:
         """Return whether the request asked for a WebSocket."""
         return self._head is not None and self._head.upgrade

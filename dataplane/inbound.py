@@ -10,21 +10,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-import structlog
-
 from dataplane.downstream import Downstream
 from dataplane.exchange import Decide, Reply
 from dataplane.heads import FORWARDED_PROTO, RequestHead, ResponseHead
-from dataplane.listener import Listener
-from dataplane.live import Generation, Live
-from dataplane.metrics import ConnectionCounts
+from dataplane.live import Live
 from dataplane.pool import Pool, Pools
 from policies.errors import MeshError
 from policies.intentions import SourcePolicy
 from policies.paths import must_redirect, normalize
 from policies.table import Inbound, Table
-
-log = structlog.get_logger(__name__)
 
 _XFCC = frozenset({b"x-forwarded-client-cert"})
 _DENIED = b"RBAC: access denied"
@@ -87,6 +81,8 @@ def inbound_decider(live: Live, pools: Pools) -> Decide:
             made = _caller(generation.table, pools, downstream)
             if made is None:
                 return Reply(503, "no_inbound", b"no healthy upstream")
+            if isinstance(caller, Caller) and made.policy.denies_all and not caller.policy.denies_all:
+                downstream.last()  # the session of a caller to whom nothing is open any more
             downstream.memo = caller = made
         return _judge(caller, head)
 
@@ -153,23 +149,3 @@ def _underscores(head: RequestHead, *, drop: bool) -> bool:
         return False
     head.lines = b"\r\n".join(kept)
     return True
-
-
-def revoke_http(generation: Generation, listener: Listener, counts: ConnectionCounts) -> None:
-    """Cut the requests under way and the tunnels that the intentions in force deny, and no others."""
-    inbound = generation.table.inbound
-    for connection in tuple(listener.connections):
-        if not isinstance(connection, Downstream) or connection.peer is None or inbound is None:
-            continue
-        if inbound.protocol != "http":
-            connection.drain()  # what comes next is judged as tcp, on a connection of its own
-        head = connection.under_way
-        if head is None:
-            continue
-        source = connection.peer.spiffe_id.service
-        policy = inbound.intentions.for_source(source, inbound.default)
-        decision = policy.constant or policy.request(head.method, head.path, head)
-        if not decision.allowed:
-            counts.revoked += 1
-            log.info("http_revoked", source=source, path=head.path, because=decision.because)
-            connection.abort()

@@ -43,7 +43,7 @@ class ConnectionCounts:
         self.accepted = 0
         self.closed = 0
         self.denied = 0  # tcp connections that an intention refused
-        self.revoked = 0  # live connections and requests cut because an intention changed
+        self.revoked: Counter[str] = Counter()  # what was closed because an intention now denies it
         self.bytes_in = 0
         self.bytes_out = 0
         self.refused: Counter[str] = Counter()  # before a byte, by reason
@@ -108,7 +108,9 @@ class Metrics:
         active = Family("lictor_connections_active", "gauge", "Connections open now.")
         denied = Family("lictor_tcp_denied_total", "counter", "tcp connections that an intention denied.")
         revoked = Family(
-            "lictor_revoked_total", "counter", "Live connections and requests cut because an intention now denies them."
+            "lictor_revoked_total",
+            "counter",
+            "What was open and closed because an intention now denies it, by what it was.",
         )
         received = Family("lictor_tcp_received_bytes_total", "counter", "Bytes from downstream.")
         sent = Family("lictor_tcp_sent_bytes_total", "counter", "Bytes to downstream.")
@@ -120,9 +122,10 @@ class Metrics:
             accepted.add(labels, counts.accepted)
             active.add(labels, counts.accepted - counts.closed)
             denied.add(labels, counts.denied)
-            revoked.add(labels, counts.revoked)
             received.add(labels, counts.bytes_in)
             sent.add(labels, counts.bytes_out)
+            for what, count in tuple(counts.revoked.items()):
+                revoked.add({**labels, "what": what}, count)
             for reason, count in tuple(counts.refused.items()):
                 refused.add({**labels, "reason": reason}, count)
         yield from (accepted, active, denied, revoked, received, sent, refused)

@@ -16,13 +16,14 @@ from dataplane.clock import NEVER, Clock
 from dataplane.downstream import Downstream
 from dataplane.exchange import Decide
 from dataplane.handshakes import accept_tls
-from dataplane.inbound import inbound_decider, revoke_http
+from dataplane.inbound import inbound_decider
 from dataplane.listener import Listener, bind
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
 from dataplane.outbound import ingress_decider, upstream_decider
 from dataplane.pool import Pools
-from dataplane.tcp import Relay, dial_app, dial_upstream, judge, revoke_tcp
+from dataplane.revocation import Revocation
+from dataplane.tcp import Relay, dial_app, dial_upstream, judge
 from dataplane.tls_transport import TlsTransport
 from policies.errors import ConfigError, IdentityError
 from policies.table import Inbound, Table
@@ -82,6 +83,7 @@ class Dataplane:
         self.clock.start()
         self.pools = Pools(live, self.clock, metrics)
         self.listeners: dict[ListenerKey, Listener] = {}
+        self._revocations: dict[Listener, Revocation] = {}  # of every inbound listener, also while it is drained
         self._closing: set[asyncio.Task[bool]] = set()
         self.draining = False
 
@@ -91,7 +93,7 @@ class Dataplane:
         changes = plan(frozenset(self.listeners), generation.table)
         for key in changes.close:
             log.info("listener_closed", listener=str(key), port=key.port)
-            closing = self._loop.create_task(self.listeners.pop(key).drain(drain_seconds))
+            closing = self._loop.create_task(self._drained(self.listeners.pop(key), drain_seconds))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
         for key in () if self.draining else changes.open:
@@ -101,12 +103,11 @@ class Dataplane:
                 failures.append(error)
             else:
                 log.info("listener_opened", listener=str(key), address=key.address, port=key.port)
-        for key, listener in self.listeners.items():
-            if key.purpose == "inbound":
-                listener.max_connections = generation.table.inbound.max_connections if generation.table.inbound else 0
-                counts = self._metrics.for_listener(str(key))
-                revoke_tcp(generation, listener, counts)
-                revoke_http(generation, listener, counts)
+        inbound = generation.table.inbound
+        if inbound is not None:
+            for listener, revocation in self._revocations.items():
+                listener.max_connections = inbound.max_connections
+                revocation.follow(inbound)
         self.pools.keep_only(
             cluster
             for outbound in generation.table.outbounds.values()
@@ -120,7 +121,7 @@ class Dataplane:
         """Stop accepting and let everything finish within `seconds`. Return whether nothing had to be cut."""
         self.draining = True
         ended = await asyncio.gather(
-            *(listener.drain(seconds) for listener in self.listeners.values()), *tuple(self._closing)
+            *(self._drained(listener, seconds) for listener in self.listeners.values()), *tuple(self._closing)
         )
         self.listeners.clear()
         self.pools.close()
@@ -131,8 +132,16 @@ class Dataplane:
         """Stop accepting from the mesh and let that finish; what this end calls goes on. Return as `drain`."""
         self.draining = True
         inbound = [key for key in self.listeners if key.purpose == "inbound"]
-        ended = await asyncio.gather(*(self.listeners.pop(key).drain(seconds) for key in inbound))
+        ended = await asyncio.gather(*(self._drained(self.listeners.pop(key), seconds) for key in inbound))
         return all(ended)
+
+    async def _drained(self, listener: Listener, seconds: float) -> bool:
+        """Drain a listener; what it still holds meanwhile is revoked like that of any other."""
+        whole = await listener.drain(seconds)
+        revocation = self._revocations.pop(listener, None)
+        if revocation is not None:
+            revocation.close()
+        return whole
 
     # --- opening ---
 
@@ -144,8 +153,13 @@ class Dataplane:
                 welcome = self._plain(key, ingress_decider(self._live, self.pools, key.port))
             case _:
                 welcome = self._plain(key, upstream_decider(self._live, self.pools, key.name))
-        refused = self._metrics.for_listener(str(key)).refused
-        return Listener(bind(key.address, key.port), welcome, refused=lambda reason: refused.update((reason,)))
+        counts = self._metrics.for_listener(str(key))
+        listener = Listener(
+            bind(key.address, key.port), welcome, refused=lambda reason: counts.refused.update((reason,))
+        )
+        if key.purpose == "inbound":
+            self._revocations[listener] = Revocation(listener, counts, self.clock)
+        return listener
 
     def _inbound(self, key: ListenerKey) -> Welcome:
         decide = inbound_decider(self._live, self.pools)

@@ -1,7 +1,4 @@
-"""tcp: bytes both ways between a caller and an endpoint, decided once a connection.
-
-When the table changes, connections that the intentions now deny are closed, and no others.
-"""
+"""tcp: bytes both ways between a caller and an endpoint, decided once a connection; see also `revocation`."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from policies.splits import pick
 
 if TYPE_CHECKING:
     from dataplane.listener import Listener
-    from dataplane.live import Generation, Live
+    from dataplane.live import Live
     from dataplane.metrics import ConnectionCounts
     from policies.identity import Peer
     from policies.table import Inbound, Outbound
@@ -201,20 +198,6 @@ async def dial_app(relay: Relay, inbound: Inbound) -> None:
         relay.refuse()
         return
     relay.join(pipe)
-
-
-def revoke_tcp(generation: Generation, listener: Listener, counts: ConnectionCounts) -> None:
-    """Close the connections that the intentions in force deny, and no others."""
-    inbound = generation.table.inbound
-    for relay in tuple(listener.connections):
-        if not isinstance(relay, Relay) or relay.caller is None or inbound is None:
-            continue
-        source = relay.caller.spiffe_id.service
-        decision = inbound.intentions.for_source(source, inbound.default).connection
-        if not decision.allowed:
-            counts.revoked += 1
-            log.info("tcp_revoked", source=source, because=decision.because)
-            relay.abort()
 
 
 # --- outbound ------------------------------------------------------------------------------------------------------

@@ -97,6 +97,11 @@ class SourcePolicy:
         self._rules = rules or ()
         self._fallback = fallback or connection
 
+    @property
+    def denies_all(self) -> bool:
+        """Return whether no request of this source is allowed, whatever it asks for."""
+        return self.constant is not None and not self.constant.allowed
+
     def request(self, method: str, path: str, headers: Headers) -> Decision:
         """Return the answer to one HTTP request. `path` is normalised and without its query."""
         for test, decision in self._rules:

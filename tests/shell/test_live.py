@@ -11,12 +11,14 @@ from datetime import timedelta
 
 import pytest
 
+from dataplane.downstream import Downstream
 from harness.certificates import Authority, Mistakes, bad_client_context, client_context
 from harness.halves import Half, Pair, pair
 from harness.meshes import intention
 from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire, echo_server, raw, say
-from policies.snapshot import IntentionsWatch, RegistrationWatch
+from policies.intentions import Action
+from policies.snapshot import DefaultActionWatch, IntentionsWatch, RegistrationWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 UPGRADE = b"GET / HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -26,6 +28,15 @@ ALLOW, DENY = intention("*", "api", "allow"), intention("web", "api", "deny")
 def deny_web(p: Pair) -> None:
     p.api.member.hear(IntentionsWatch("api"), [DENY, ALLOW])
     p.api.follow()
+
+
+def revoked(p: Pair) -> dict[str, int]:
+    return dict(p.api.metrics.for_listener("inbound").revoked)
+
+
+def sessions(p: Pair) -> list[Downstream]:
+    found = next(one for key, one in p.api.dataplane.listeners.items() if key.purpose == "inbound").connections
+    return [one for one in found if isinstance(one, Downstream)]
 
 
 async def echo_frames(side: Side, message: Message) -> None:
@@ -57,25 +68,130 @@ async def test_a_revoked_intention_ends_websockets_of_that_source_and_no_others(
         assert await web.rest() == b""
         await other.send(b"still here")
         assert await other.read() == b"still here"
-        assert p.api.metrics.for_listener("inbound").revoked == 1
+        assert revoked(p) == {"tunnel": 1}
         await web.close()
         await other.close()
 
 
-async def test_a_revoked_intention_cuts_an_endless_answer(authority: Authority) -> None:
+async def test_a_revoked_intention_closes_idle_sessions_of_that_source_and_no_others(authority: Authority) -> None:
+    async with App().running() as app, pair(authority, app.port, intentions=[ALLOW]) as p:
+        port = p.api.port("inbound")
+        web, other = [await Wire.open(port, client_context(authority, name)) for name in ("web", "other")]
+        for wire in (web, other):
+            assert (await wire.ask(GET)).status == 200
+        unused = await Wire.open(port, client_context(authority, "web"))
+        await eventually(lambda: len(sessions(p)) == 3)
+        deny_web(p)
+        assert await web.rest() == b""
+        assert await unused.rest() == b""
+        assert (await other.ask(GET)).status == 200
+        assert revoked(p) == {"session": 2}
+        for wire in (web, other, unused):
+            await wire.close()
+
+
+async def test_an_exchange_under_way_finishes_and_the_next_one_is_the_last_and_denied(authority: Authority) -> None:
+    go_on = asyncio.Event()
+
+    async def slowly(side: Side, message: Message) -> bytes:
+        await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhe")
+        await go_on.wait()
+        return b"llo"
+
+    async with App(slowly).running() as app, pair(authority, app.port, intentions=[ALLOW]) as p:
+        async with await Wire.open(p.api.port("inbound"), client_context(authority, "web")) as wire:
+            await wire.send(GET)
+            await eventually(lambda: app.requests)
+            deny_web(p)
+            p.api.follow()  # a change of nothing
+            go_on.set()
+            answer = await wire.answer()
+            assert (answer.status, answer.body, answer.get("connection")) == (200, b"hello", None)
+            denied = await wire.ask(GET)
+            assert (denied.status, denied.get("connection")) == (403, "close")
+            assert await wire.rest() == b""
+    assert len(app.requests) == 1
+    assert revoked(p) == {}
+
+
+async def test_a_session_whose_last_exchange_was_allowed_to_finish_does_not_idle(authority: Authority) -> None:
+    go_on = asyncio.Event()
+
+    async def slowly(side: Side, message: Message) -> bytes:
+        await go_on.wait()
+        return b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+
+    async with App(slowly).running() as app, pair(authority, app.port, intentions=[ALLOW]) as p:
+        async with await Wire.open(p.api.port("inbound"), client_context(authority, "web")) as wire:
+            await wire.send(GET)
+            await eventually(lambda: app.requests)
+            deny_web(p)
+            go_on.set()
+            assert (await wire.answer()).status == 200
+            assert await wire.rest() == b""
+        assert revoked(p) == {"session": 1}
+
+
+async def test_a_request_that_had_begun_to_come_is_denied_and_the_last(authority: Authority) -> None:
+    async with App().running() as app, pair(authority, app.port, intentions=[ALLOW]) as p:
+        async with await Wire.open(p.api.port("inbound"), client_context(authority, "web")) as wire:
+            assert (await wire.ask(GET)).status == 200
+            await wire.send(GET[:10])
+            await eventually(lambda: not sessions(p)[0].idle)
+            deny_web(p)
+            denied = await wire.ask(GET[10:])
+            assert (denied.status, denied.get("connection")) == (403, "close")
+    assert len(app.requests) == 1
+
+
+async def test_a_caller_who_was_never_allowed_keeps_its_session(authority: Authority) -> None:
+    """Else every refused request would cost a handshake."""
+    async with App().running() as app, pair(authority, app.port, intentions=[DENY, ALLOW]) as p:
+        async with await Wire.open(p.api.port("inbound"), client_context(authority, "web")) as wire:
+            for _ in range(3):
+                p.api.member.hear(DefaultActionWatch("api"), p.api.member.snapshot.default_action is Action.DENY)
+                p.api.follow()
+                denied = await wire.ask(GET)
+                assert (denied.status, denied.get("connection")) == (403, None)
+
+
+async def test_an_endless_answer_that_is_denied_now_is_cut_after_its_grace(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataplane.revocation.GRACE_SECONDS", 1.0)
     async with App(drip).running() as app, pair(authority, app.port, intentions=[ALLOW]) as p:
         async with await Wire.open(p.port) as wire:
             await wire.send(GET)
             await wire.until(b"hi\r\n")
             deny_web(p)
             assert not (await wire.rest()).endswith(b"0\r\n\r\n"), "nobody may take it for whole"
+        assert revoked(p) == {"answer": 1}
 
 
-async def test_a_permission_that_goes_cuts_what_it_allowed_and_nothing_else(authority: Authority) -> None:
+async def test_what_is_allowed_again_within_its_grace_goes_on(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataplane.revocation.GRACE_SECONDS", 1.0)
+    async with App(drip).running() as app, pair(authority, app.port, intentions=[ALLOW]) as p:
+        async with await Wire.open(p.port) as wire:
+            await wire.send(GET)
+            await wire.until(b"hi\r\n")
+            deny_web(p)
+            p.api.member.hear(IntentionsWatch("api"), [ALLOW])
+            p.api.follow()
+            for _ in range(40):  # two seconds
+                await wire.until(b"hi\r\n")
+        assert revoked(p) == {}
+
+
+async def test_a_permission_that_goes_cuts_what_it_allowed_and_nothing_else(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def allow(*prefixes: str) -> list[dict[str, object]]:
         rules = [{"Action": "allow", "HTTP": {"PathPrefix": prefix}} for prefix in prefixes]
         return [intention("web", "api", permissions=[*rules, {"Action": "deny", "HTTP": {"PathPrefix": "/"}}])]
 
+    monkeypatch.setattr("dataplane.revocation.GRACE_SECONDS", 1.0)
     async with App(drip).running() as app, pair(authority, app.port, intentions=allow("/a", "/b")) as p:
         async with await Wire.open(p.port) as first, await Wire.open(p.port) as second:
             for wire, path in ((first, b"/a"), (second, b"/b")):
@@ -85,7 +201,23 @@ async def test_a_permission_that_goes_cuts_what_it_allowed_and_nothing_else(auth
             p.api.follow()
             await second.rest()
             await first.until(b"hi\r\n")
-            assert p.api.metrics.for_listener("inbound").revoked == 1
+            assert revoked(p) == {"answer": 1}
+
+
+async def test_a_session_of_which_only_some_requests_are_denied_now_stays(authority: Authority) -> None:
+    def deny(prefix: str) -> list[dict[str, object]]:
+        rule = {"Action": "deny", "HTTP": {"PathPrefix": prefix}}
+        return [intention("web", "api", permissions=[rule, {"Action": "allow", "HTTP": {"PathPrefix": "/"}}])]
+
+    async with App().running() as app, pair(authority, app.port, intentions=[ALLOW]) as p:
+        async with await Wire.open(p.api.port("inbound"), client_context(authority, "web")) as wire:
+            assert (await wire.ask(GET)).status == 200
+            p.api.member.hear(IntentionsWatch("api"), deny("/no"))
+            p.api.follow()
+            denied = await wire.ask(GET.replace(b"GET /", b"GET /no"))
+            assert (denied.status, denied.get("connection")) == (403, None)
+            assert (await wire.ask(GET)).status == 200
+        assert revoked(p) == {}
 
 
 async def test_a_caller_denied_during_its_handshake_does_not_come_in(authority: Authority) -> None:

@@ -12,7 +12,7 @@ from harness.meshes import chain, instance, intention
 from harness.servers import eventually
 from harness.wire import Wire, echo_server
 from lictor.up.ports import free_ports
-from policies.snapshot import EndpointsWatch, IntentionsWatch
+from policies.snapshot import EndpointsWatch, IntentionsWatch, RegistrationWatch
 
 
 async def test_bytes_go_both_ways_and_each_end_of_direction_is_passed_on(authority: Authority) -> None:
@@ -81,9 +81,26 @@ async def test_a_revoked_intention_closes_live_connections_of_that_source_and_no
         assert await web.rest() == b""
         await other.send(b"y")
         assert await other.read() == b"y"
-        assert p.api.metrics.for_listener("inbound").revoked == 1
+        assert p.api.metrics.for_listener("inbound").revoked == {"connection": 1}
         await web.close()
         await other.close()
+
+
+async def test_a_revoked_intention_closes_connections_of_a_listener_that_is_being_drained_too(
+    authority: Authority,
+) -> None:
+    async with echo_server() as port, pair(authority, port, protocol="tcp") as p, await Wire.open(p.port) as wire:
+        await wire.send(b"x")
+        assert await wire.read() == b"x"
+        member = p.api.member
+        watch = RegistrationWatch(member.proxy_id)
+        member.hear(watch, {**member.answers[watch], "Port": free_ports(1)[0]})
+        p.api.follow(drain_seconds=60)
+        await wire.send(b"y")
+        assert await wire.read() == b"y"
+        member.hear(IntentionsWatch("api"), [intention("web", "api", "deny")])
+        p.api.follow()
+        assert await wire.rest() == b""
 
 
 async def test_an_app_that_is_not_there_closes_the_caller(authority: Authority) -> None:

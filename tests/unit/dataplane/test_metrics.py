@@ -11,7 +11,8 @@ def test_counters_are_told_in_prometheus_words() -> None:
     http.answered(799, 0.1)
     http.reasons["denied_by_intention"] += 1
     connections = metrics.for_listener("inbound")
-    connections.accepted, connections.closed, connections.revoked = 5, 2, 1
+    connections.accepted, connections.closed = 5, 2
+    connections.revoked["session"] += 1
     connections.refused["plaintext"] += 3
     upstream = metrics.for_upstream("api.default")
     upstream.connections, upstream.connect_failures, upstream.retries = 4, 1, 2
@@ -24,7 +25,7 @@ def test_counters_are_told_in_prometheus_words() -> None:
         'lictor_request_duration_seconds_bucket{le="+Inf",listener="inbound"} 3.0',
         'lictor_connections_total{listener="inbound"} 5.0',
         'lictor_connections_active{listener="inbound"} 3.0',
-        'lictor_revoked_total{listener="inbound"} 1.0',
+        'lictor_revoked_total{listener="inbound",what="session"} 1.0',
         'lictor_connections_refused_total{listener="inbound",reason="plaintext"} 3.0',
         'lictor_upstream_connections_total{target="api.default"} 4.0',
         'lictor_upstream_connect_failures_total{target="api.default"} 1.0',
