@@ -16,7 +16,7 @@ from policies.identity import Roots, SpiffeId
 from policies.ingress import EntryListener, ExposedService, exposed
 from policies.instances import healthy_endpoints
 from policies.proxies import Registration
-from policies.snapshot import Snapshot, chain_watches, endpoint_watch
+from policies.snapshot import Snapshot, endpoint_watch
 from policies.table import (
     Cluster,
     Inbound,
@@ -86,7 +86,7 @@ def _outbounds(
 ) -> dict[str, Outbound]:
     compiled: dict[str, Outbound] = {}
     known = _clusters_of(previous)
-    for key, watch in chain_watches(snapshot).items():
+    for key, watch in snapshot.upstreams.items():
         chain = snapshot.chain(watch)
         try:
             outbound = None

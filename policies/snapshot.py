@@ -3,12 +3,17 @@
 A watch that is not in `heard` has not answered yet; an empty answer is a heard one. `wanted` says what to watch next,
 `missing` what is still waited for, `apply` takes one update. An answer that cannot be understood costs only itself:
 the last good one stays, and the problem is kept beside it.
+
+With thousands of watches an update must not look at all of them. So the snapshot carries what follows from its answers:
+`upstreams`, which change with the registration and with what a gateway exposes, and `asked`, in which a chain counts
+for the instances of its targets, so that it is known without looking at the others which ones nobody needs any more.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
@@ -180,6 +185,8 @@ class Snapshot:
     leaf: Leaf | None = None
     heard: Mapping[Watch, Answer] = field(default_factory=dict)
     problems: Mapping[Watch, tuple[Problem, ...]] = field(default_factory=dict)
+    upstreams: Mapping[str, ChainWatch] = field(default_factory=dict)  # by upstream key
+    asked: Mapping[Watch, int] = field(default_factory=dict)  # beside the three that every proxy asks; how many times
 
     @property
     def registration(self) -> Registration | None:
@@ -249,32 +256,43 @@ def apply(snapshot: Snapshot, update: Update) -> Snapshot:
 def understand(heard: Heard, before: Answer | None) -> Understood:
     """Return what an answer says. `before` is the last good one, None if there is none.
 
-    This is where the work is when there are many instances; it needs nothing of the snapshot but `before`, so it may be
-    done elsewhere while other updates are applied. Raise CatalogError for rows that turn out to be none.
+    This is where the work is when an answer is long; it needs nothing of the snapshot but `before`, so it may be done
+    elsewhere while other updates are applied. An answer that says the same is the very object of before: what has not
+    changed is found by identity from here on. Raise CatalogError for rows that turn out to be none.
     """
     watch, raw = heard.watch, heard.answer
     if isinstance(watch, DefaultActionWatch) and raw is None and before is not None:
         return Understood(watch, None)  # the one that is known holds
+    answer: Answer
+    problems: tuple[Problem, ...]
     try:
         if isinstance(watch, EndpointsWatch):
             known = cast("tuple[Instance, ...]", before or ())
             instances = parse_instances(rows(raw), known)
-            return Understood(watch, steadied(instances, known) if heard.shaken else instances)
-        answer, problems = _parse(watch, raw)
+            answer, problems = steadied(instances, known) if heard.shaken else instances, ()
+        else:
+            answer, problems = _parse(watch, raw, before)
     except CatalogError:
         raise
     except (MeshError, TypeError, ValueError, KeyError, AttributeError) as error:
         return Understood(watch, None, (Problem(name_of(watch), str(error), "the last good answer stays"),))
-    return Understood(watch, answer, problems)
+    return Understood(watch, before if answer == before else answer, problems)
 
 
 def _take(snapshot: Snapshot, understood: Understood) -> Snapshot:
     watch, answer = understood.watch, understood.answer
-    heard = snapshot.heard
+    if watch not in snapshot.asked and watch not in _of_everybody(snapshot):
+        return snapshot  # asked for no more
+    before = snapshot.heard.get(watch)
     if answer is None and isinstance(watch, DefaultActionWatch) and not understood.problems:
         return snapshot
-    if answer is not None and heard.get(watch) is not answer and heard.get(watch) != answer:
-        snapshot = _prune(replace(snapshot, heard={**heard, watch: answer}))
+    if answer is not None and answer is not before:
+        snapshot = replace(snapshot, heard={**snapshot.heard, watch: answer})
+        match watch:
+            case ChainWatch():
+                snapshot = _with_targets(snapshot, _targets(before, snapshot), _targets(answer, snapshot))
+            case RegistrationWatch() | IngressWatch() | GatewayServicesWatch():
+                snapshot = _with_upstreams(snapshot)
     return _with_problems(snapshot, watch, understood.problems)
 
 
@@ -285,15 +303,46 @@ def _with_problems(snapshot: Snapshot, watch: Watch, problems: tuple[Problem, ..
     return replace(snapshot, problems={**others, watch: problems} if problems else others)
 
 
-def _prune(snapshot: Snapshot) -> Snapshot:
+def _targets(chain: Answer | None, snapshot: Snapshot) -> frozenset[EndpointsWatch]:
+    """Return the health queries that a chain needs."""
+    targets = chain.targets.values() if isinstance(chain, Chain) else ()
+    return frozenset(endpoint_watch(target, snapshot) for target in targets)
+
+
+def _with_targets(snapshot: Snapshot, before: frozenset[EndpointsWatch], now: frozenset[EndpointsWatch]) -> Snapshot:
+    """Let one chain ask for these instances instead of those."""
+    if before == now:
+        return snapshot
+    asked = dict(snapshot.asked)
+    for watch in now - before:
+        asked[watch] = asked.get(watch, 0) + 1
+    for watch in before - now:
+        asked[watch] -= 1
+    gone = {watch for watch in before - now if not asked[watch]}
+    for watch in gone:
+        del asked[watch]
+    return _forgetting(replace(snapshot, asked=asked), gone)
+
+
+def _with_upstreams(snapshot: Snapshot) -> Snapshot:
+    """Go by the registration and by what a gateway exposes: here everything is looked at."""
+    upstreams = _chain_watches(snapshot)
+    asked: dict[Watch, int] = dict.fromkeys((*_of_role(snapshot), *upstreams.values()), 1)
+    for chain_watch in upstreams.values():
+        for watch in _targets(snapshot.heard.get(chain_watch), snapshot):
+            asked[watch] = asked.get(watch, 0) + 1
+    gone = set(snapshot.heard).union(snapshot.problems).difference(asked, _of_everybody(snapshot))
+    return _forgetting(replace(snapshot, upstreams=upstreams, asked=asked), gone)
+
+
+def _forgetting(snapshot: Snapshot, gone: AbstractSet[Watch]) -> Snapshot:
     """Forget what is no longer asked for, so that a service that comes back starts as not heard."""
-    asked = wanted(snapshot)
-    if all(watch in asked for watch in snapshot.heard):
+    if not gone:
         return snapshot
     return replace(
         snapshot,
-        heard={watch: answer for watch, answer in snapshot.heard.items() if watch in asked},
-        problems={watch: problems for watch, problems in snapshot.problems.items() if watch in asked},
+        heard={watch: answer for watch, answer in snapshot.heard.items() if watch not in gone},
+        problems={watch: problems for watch, problems in snapshot.problems.items() if watch not in gone},
     )
 
 
@@ -309,7 +358,7 @@ _ParsedWatch = (
 )
 
 
-def _parse(watch: _ParsedWatch, raw: Any) -> tuple[Answer, tuple[Problem, ...]]:
+def _parse(watch: _ParsedWatch, raw: Any, before: Answer | None) -> tuple[Answer, tuple[Problem, ...]]:
     match watch:
         case RootsWatch():
             return _parse_roots(mapping(raw)), ()
@@ -317,7 +366,8 @@ def _parse(watch: _ParsedWatch, raw: Any) -> tuple[Answer, tuple[Problem, ...]]:
             registration = parse_registration(mapping(raw))
             return registration, registration.problems
         case IntentionsWatch():
-            return parse_intentions([dict(mapping(row)) for row in items(raw)])
+            known = before if isinstance(before, Intentions) else Intentions()
+            return parse_intentions([mapping(row) for row in items(raw)], known)
         case DefaultActionWatch():
             return _parse_default(watch, raw)
         case MeshWatch():
@@ -351,15 +401,12 @@ def _parse_roots(answer: Mapping[str, Any]) -> Roots:
 
 
 def wanted(snapshot: Snapshot) -> frozenset[Watch]:
-    """Return every watch that this snapshot calls for."""
-    watches: set[Watch] = {RootsWatch(), MeshWatch(), RegistrationWatch(snapshot.proxy_id)}
-    watches.update(_of_role(snapshot))
-    for chain_watch in chain_watches(snapshot).values():
-        watches.add(chain_watch)
-        chain = snapshot.chain(chain_watch)
-        if chain is not None:
-            watches.update(endpoint_watch(target, snapshot) for target in chain.targets.values())
-    return frozenset(watches)
+    """Return every watch that this snapshot calls for. The same as long as `asked` is the same object."""
+    return frozenset(snapshot.asked).union(_of_everybody(snapshot))
+
+
+def _of_everybody(snapshot: Snapshot) -> tuple[Watch, ...]:
+    return (RootsWatch(), MeshWatch(), RegistrationWatch(snapshot.proxy_id))
 
 
 def _of_role(snapshot: Snapshot) -> Iterator[Watch]:
@@ -375,8 +422,7 @@ def _of_role(snapshot: Snapshot) -> Iterator[Watch]:
             yield GatewayServicesWatch(registration.service)
 
 
-def chain_watches(snapshot: Snapshot) -> dict[str, ChainWatch]:
-    """Return the chain watch of every upstream, by upstream key."""
+def _chain_watches(snapshot: Snapshot) -> dict[str, ChainWatch]:
     registration = snapshot.registration
     if registration is None:
         return {}
@@ -412,8 +458,9 @@ def missing(snapshot: Snapshot) -> tuple[str, ...]:
 
 def waiting(snapshot: Snapshot) -> tuple[Watch, ...]:
     """Return the watches of upstreams that have not answered: those upstreams are not served yet, all else is."""
-    upstream = (watch for watch in wanted(snapshot) if isinstance(watch, ChainWatch | EndpointsWatch))
-    return tuple(sorted((watch for watch in upstream if watch not in snapshot.heard), key=name_of))
+    silent = set(snapshot.asked).difference(snapshot.heard)
+    upstream = (watch for watch in silent if isinstance(watch, ChainWatch | EndpointsWatch))
+    return tuple(sorted(upstream, key=name_of))
 
 
 def name_of(watch: Watch) -> str:
