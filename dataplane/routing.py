@@ -1,7 +1,8 @@
 """Which route and which arm take a request.
 
-An `Outbound` of the table is prepared once: its arms become decisions that serve every request alike. Per request there
-is a match of routes and, where a route splits, one draw.
+The table's index finds the route. A route's arms become decisions that serve every request alike when it is taken for
+the first time: of 2,000 routes few are in use, and a new table must not make the loop wait. Where a route splits there
+is one draw.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from dataplane.exchange import Forward, Reply
 from dataplane.heads import RequestHead
+from policies.route_index import RouteIndex
 from policies.splits import pick
 from policies.table import Leg, Outbound, Route
 
@@ -38,12 +40,16 @@ class _PreparedRoute:
 class PreparedOutbound:
     """An outbound with its decisions made ready."""
 
-    __slots__ = ("_only", "_routes")
+    __slots__ = ("_decide_arm", "_find", "_only", "_prepared", "_routes")
 
     def __init__(self, outbound: Outbound, decide_arm: DecideArm) -> None:
-        self._routes = tuple(_prepare(route, decide_arm) for route in outbound.routes)
-        plain = len(self._routes) == 1 and self._routes[0].route.match is None
-        self._only = self._routes[0] if plain and not self._routes[0].route.prefix_rewrite else None
+        self._routes = outbound.routes
+        self._decide_arm = decide_arm
+        index = outbound.index or RouteIndex([route.match for route in outbound.routes])
+        self._find = index.find
+        self._prepared: list[_PreparedRoute | None] = [None] * len(outbound.routes)
+        plain = len(outbound.routes) == 1 and outbound.routes[0].match is None and not outbound.routes[0].prefix_rewrite
+        self._only = _prepare(outbound.routes[0], decide_arm) if plain else None
 
     def decide(self, head: RequestHead) -> Decision:
         """Return what happens to a request."""
@@ -56,14 +62,16 @@ class PreparedOutbound:
         return arm.decision if arm is not None else NO_UPSTREAM
 
     def _match(self, head: RequestHead) -> _PreparedRoute | None:
-        path, query = head.path, head.query
-        for prepared in self._routes:
-            match = prepared.route.match
-            if match is None or match.matches(head.method, path, query, head):
-                if prepared.route.prefix_rewrite:
-                    _rewrite(head, prepared.route)
-                return prepared
-        return None
+        path, _, query = head.target.decode("latin-1").partition("?")
+        position = self._find(head.method, path, query, head)
+        if position is None:
+            return None
+        prepared = self._prepared[position]
+        if prepared is None:
+            prepared = self._prepared[position] = _prepare(self._routes[position], self._decide_arm)
+        if prepared.route.prefix_rewrite:
+            _rewrite(head, prepared.route)
+        return prepared
 
 
 def _prepare(route: Route, decide_arm: DecideArm) -> _PreparedRoute:

@@ -7,13 +7,14 @@ name. Source: `GET|POST /v1/discovery-chain/:service`. Durations come as Go stri
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from policies.balance import HashPolicy, LoadBalancer
 from policies.durations import parse_duration
 from policies.errors import ChainError, EntryError, FilterError
 from policies.filters import Filter, parse_filter
+from policies.route_index import RouteIndex
 from policies.routes import (
     HeaderModifiers,
     RetryPolicy,
@@ -85,9 +86,14 @@ class ChainRoute:
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """Routes in order, the first match wins."""
+    """Routes in order, the first match wins. The index is made here: a chain changes less often than its endpoints."""
 
     routes: tuple[ChainRoute, ...]
+    index: RouteIndex = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make the index."""
+        object.__setattr__(self, "index", RouteIndex([route.match for route in self.routes]))
 
 
 Node = Router | Splitter | Resolver

@@ -143,12 +143,13 @@ class _Compilation:
     known: dict[_ClusterKey, Cluster]  # of the previous table and of this one so far
 
     def outbound(self) -> Outbound:
-        start = self.chain.nodes[self.chain.start]
+        start, index = self.chain.nodes[self.chain.start], None
         if isinstance(start, Router):
             routes = tuple(self._route(route) for route in start.routes)
+            index = start.index
         else:
             routes = (self._plain_route(self.chain.start),)
-        return Outbound(self.chain.service, self.chain.protocol, routes)
+        return Outbound(self.chain.service, self.chain.protocol, routes, index)
 
     def _plain_route(self, node: str) -> Route:
         return Route(match=None, legs=tuple(self._legs(node)), request_timeout=self._timeout(0.0, node))

@@ -2,6 +2,9 @@
 
 The rules are Envoy's under Consul: a header that is missing fails every test of a value, inverted or not; repeated
 lines are tested one by one; a regular expression must match the whole value; names are compared in lower case.
+
+Envoy compares bytes. A path or a value off the wire is text of one character a byte (latin-1), so what is written in an
+entry is brought to that form before it is compared, and case is that of ASCII alone.
 """
 
 from __future__ import annotations
@@ -33,18 +36,23 @@ class PathMatch:
 
     def compiled(self) -> Predicate:
         """Return the test. Raise EntryError for a regular expression that RE2 does not take."""
-        text = self.source.lower() if self.ignore_case else self.source
+        text = self.text
         match self.kind, self.ignore_case:
             case "regex", _:
                 return full_match(self.source)
             case "exact", False:
                 return lambda path: path == text
             case "exact", True:
-                return lambda path: path.lower() == text
+                return lambda path: folded(path) == text
             case _, False:
                 return lambda path: path.startswith(text)
             case _:
-                return lambda path: path.lower().startswith(text)
+                return lambda path: folded(path).startswith(text)
+
+    @property
+    def text(self) -> str:
+        """Return the source in the form of the wire, in lower case where case does not count."""
+        return folded(on_the_wire(self.source)) if self.ignore_case else on_the_wire(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ class ValueMatch:
 
     def compiled(self) -> Predicate:
         """Return the test of one value, before inversion. Raise EntryError for a bad regular expression."""
-        text = self.source.lower() if self.ignore_case else self.source
+        text = self.text
         plain: dict[str, Predicate] = {
             "present": lambda _: True,
             "exact": lambda value: value == text,
@@ -68,7 +76,22 @@ class ValueMatch:
             "contains": lambda value: text in value,
         }
         test = plain.get(self.kind) or full_match(self.source)
-        return (lambda value: test(value.lower())) if self.ignore_case else test
+        return (lambda value: test(folded(value))) if self.ignore_case else test
+
+    @property
+    def text(self) -> str:
+        """Return the source in the form of the wire, in lower case where case does not count."""
+        return folded(on_the_wire(self.source)) if self.ignore_case else on_the_wire(self.source)
+
+
+def on_the_wire(text: str) -> str:
+    """Return a text as its bytes look when they are read one character a byte."""
+    return text if text.isascii() else text.encode("utf-8", "surrogatepass").decode("latin-1")
+
+
+def folded(value: str) -> str:
+    """Return a value off the wire with the capitals of ASCII in lower case."""
+    return value.lower() if value.isascii() else value.encode("latin-1", "replace").lower().decode("latin-1")
 
 
 def parse_path(row: Mapping[str, Any]) -> PathMatch | None:

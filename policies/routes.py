@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from policies.matching import (
     PathMatch,
     RequestTest,
     ValueMatch,
+    on_the_wire,
     parse_methods,
     parse_path,
     parse_values,
@@ -37,36 +38,59 @@ class RetryPolicy:
     status_codes: frozenset[int] = frozenset()
 
 
+BesidesPath = Callable[[str, str, Headers], bool]  # method, raw query, headers
+
+
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
-    """The `Match.HTTP` of a route. Equal by what was written; the compiled tests are made once."""
+    """The `Match.HTTP` of a route. Equal by what was written; the compiled tests are made once.
+
+    `besides_path` tests all but the path; None where nothing else is asked.
+    """
 
     path: PathMatch | None
     methods: frozenset[str]
     headers: tuple[ValueMatch, ...]
     query: tuple[ValueMatch, ...]
-    _request: RequestTest = field(init=False, repr=False, compare=False)
-    _query: tuple[tuple[ValueMatch, Predicate], ...] = field(init=False, repr=False, compare=False)
+    besides_path: BesidesPath | None = field(init=False, repr=False, compare=False)
+    _path: Predicate | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compile. Raise EntryError for a regular expression that RE2 does not take."""
-        object.__setattr__(self, "_request", RequestTest(self.path, self.methods, self.headers))
-        object.__setattr__(self, "_query", tuple((match, match.compiled()) for match in self.query))
+        bare = not (self.methods or self.headers or self.query)
+        test = None if bare else _besides_path(RequestTest(None, self.methods, self.headers), self.query)
+        object.__setattr__(self, "besides_path", test)
+        object.__setattr__(self, "_path", self.path.compiled() if self.path is not None else None)
 
     def matches(self, method: str, path: str, query: str, headers: Headers) -> bool:
         """Return whether the request meets every criterion. `query` is raw and without its `?`."""
-        if not self._request(method, path, headers):
+        if self._path is not None and not self._path(path):
             return False
-        return all(_asks(match, test, query) for match, test in self._query)
+        return self.besides_path is None or self.besides_path(method, query, headers)
 
 
-def _asks(match: ValueMatch, test: Predicate, query: str) -> bool:
-    """Return whether the first parameter of that name passes. The query is compared raw, as Envoy does."""
+def _besides_path(test: RequestTest, parameters: tuple[ValueMatch, ...]) -> BesidesPath:
+    """Return the test of all criteria but the path's: that one is often known to be met."""
+    asked = tuple((on_the_wire(match.name), match.compiled()) for match in parameters)
+    if not asked:
+        return lambda method, _query, headers: test(method, "", headers)
+    return lambda method, query, headers: (
+        test(method, "", headers) and all(_asks(name, value_test, query) for name, value_test in asked)
+    )
+
+
+def _asks(name: str, test: Predicate, query: str) -> bool:
+    value = parameter(query, name)
+    return value is not None and test(value)
+
+
+def parameter(query: str, name: str) -> str | None:
+    """Return the value of the first parameter of that name. The query is read raw, as Envoy does."""
     for pair in query.split("&") if query else ():
-        name, _, value = pair.partition("=")
-        if name == match.name:
-            return test(value)
-    return False
+        key, _, value = pair.partition("=")
+        if key == name:
+            return value
+    return None
 
 
 def parse_match(http: Mapping[str, Any]) -> RouteMatch | None:

@@ -9,6 +9,7 @@ from policies.balance import Balancer, Endpoint, LoadBalancer
 from policies.identity import SpiffeId
 from policies.intentions import Action, Intentions
 from policies.paths import PathNormalization
+from policies.route_index import RouteIndex
 from policies.routes import HeaderModifiers, RetryPolicy, RouteMatch
 
 
@@ -58,11 +59,15 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """One upstream as seen from here: its protocol (tcp, http, http2, grpc) and its routes, first match wins."""
+    """One upstream as seen from here: its protocol (tcp, http, http2, grpc) and its routes, first match wins.
+
+    `index` finds the first; None where it is not worth one.
+    """
 
     service: str
     protocol: str
     routes: tuple[Route, ...]
+    index: RouteIndex | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from policies.errors import EntryError
-from policies.regexes import full_match, search
+from policies.regexes import SET_MEMORY, FullMatches, full_match, search
 
 
 def test_a_full_match_takes_the_whole_value() -> None:
@@ -25,3 +25,32 @@ def test_what_re2_does_not_take_is_an_error_that_shows_the_pattern(pattern: str)
 
 def test_a_pattern_that_kills_backtracking_engines_answers_at_once() -> None:
     assert not full_match("(a+)+b")("a" * 5000)
+
+
+def test_bytes_that_are_no_text_of_ours_are_matched_as_bytes() -> None:
+    assert full_match("/é.")("/é.".encode().decode("latin-1"))
+    assert not full_match("/é")("/é")
+
+
+PATTERNS = ("/a/.*", "/b", "/(a|b)(/.*)?", "/c")
+
+
+@pytest.mark.parametrize("memory", [SET_MEMORY, 1])
+def test_many_patterns_are_matched_at_once_or_one_by_one_with_the_same_answer(memory: int) -> None:
+    matches = FullMatches(PATTERNS, memory)
+    assert (matches._any is None) is (memory == 1)
+    assert [matches.of(path) for path in ("/a/x", "/b", "/x", "/c/")] == [[0, 2], [1, 2], [], []]
+
+
+def test_no_patterns_match_nothing() -> None:
+    assert FullMatches(()).of("/a") == []
+
+
+def test_an_engine_that_gives_up_is_not_believed() -> None:
+    import re2
+
+    matches = FullMatches(PATTERNS)
+    matches._any = re2.Set.FullMatchSet()  # which finds nothing, not even what always matches
+    matches._any.Add("x")
+    matches._any.Compile()
+    assert matches.of("/b") == [1, 2]
