@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
@@ -218,6 +219,50 @@ async def test_a_session_of_which_only_some_requests_are_denied_now_stays(author
             assert (denied.status, denied.get("connection")) == (403, None)
             assert (await wire.ask(GET)).status == 200
         assert revoked(p) == {}
+
+
+async def test_a_thousand_flips_judge_every_request_by_one_of_the_two_sets_and_by_the_one_in_force(
+    authority: Authority,
+) -> None:
+    """A request that neither set allows, and one that both do, would show a mixture; see conformance/test_flips.py."""
+    odd = [
+        {"Action": "deny", "HTTP": {"PathExact": "/x"}},
+        {"Action": "allow", "HTTP": {"Header": [{"Name": "a", "Exact": "1"}]}},
+    ]
+    even = [
+        {"Action": "deny", "HTTP": {"Header": [{"Name": "h", "Present": True}]}},
+        {"Action": "allow", "HTTP": {"PathExact": "/z"}},
+    ]
+    sets = [[intention("web", "api", permissions=rules)] for rules in (even, odd)]
+    expected = {  # by the number of the flip, even or odd
+        b"GET /z HTTP/1.1\r\nHost: api\r\na: 1\r\n\r\n": (200, 200),
+        b"GET /x HTTP/1.1\r\nHost: api\r\na: 1\r\nh: 1\r\n\r\n": (403, 403),
+        b"GET /y HTTP/1.1\r\nHost: api\r\na: 1\r\n\r\n": (403, 200),
+        b"GET /z HTTP/1.1\r\nHost: api\r\n\r\n": (200, 403),
+    }
+    flips = 0
+    certain: Counter[tuple[bytes, int]] = Counter()
+
+    async def keep_asking(port: int, request: bytes) -> None:
+        async with await Wire.open(port) as wire:
+            while flips < 1000:
+                begun = flips
+                status = (await wire.ask(request)).status
+                assert status in expected[request]
+                if begun == flips:
+                    assert status == expected[request][begun % 2]
+                    certain[request, begun % 2] += 1
+
+    async with App().running() as app, pair(authority, app.port, intentions=sets[0]) as p:
+        async with asyncio.TaskGroup() as group:
+            for request in expected:
+                group.create_task(keep_asking(p.port, request))
+            while flips < 1000:
+                await asyncio.sleep(0.001 if flips % 3 else 0.003)
+                p.api.member.hear(IntentionsWatch("api"), sets[(flips + 1) % 2])
+                p.api.follow()
+                flips += 1
+    assert len(certain) == 2 * len(expected), "every request was seen to be judged by each of the two"
 
 
 async def test_a_caller_denied_during_its_handshake_does_not_come_in(authority: Authority) -> None:
