@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dataplane.routing import PreparedOutbound
+from policies.prefixes import Prefixes
 from policies.table import VirtualHost
 
 
@@ -18,34 +19,32 @@ class Hosts:
 
     def __init__(self, hosts: Sequence[tuple[VirtualHost, PreparedOutbound]], port: int) -> None:
         self._exact: dict[str, PreparedOutbound] = {}
-        self._suffixes: list[tuple[str, PreparedOutbound]] = []
-        self._prefixes: list[tuple[str, PreparedOutbound]] = []
         self._any: PreparedOutbound | None = None
+        suffixes: dict[str, PreparedOutbound] = {}  # written backwards
+        prefixes: dict[str, PreparedOutbound] = {}
         for virtual_host, prepared in hosts:
             for name in virtual_host.hosts:
-                self._add(name, prepared, port)
-        self._suffixes.sort(key=lambda pair: -len(pair[0]))
-        self._prefixes.sort(key=lambda pair: -len(pair[0]))
-
-    def _add(self, name: str, prepared: PreparedOutbound, port: int) -> None:
-        if name == "*":
-            self._any = prepared
-        elif name.startswith("*"):
-            self._suffixes += [(name[1:], prepared), (f"{name[1:]}:{port}", prepared)]
-        elif name.endswith("*"):
-            self._prefixes.append((name[:-1], prepared))
-        else:
-            self._exact[name] = self._exact[f"{name}:{port}"] = prepared
+                if name == "*":
+                    self._any = prepared
+                elif name.startswith("*"):
+                    for suffix in (name[1:], f"{name[1:]}:{port}"):
+                        suffixes.setdefault(suffix[::-1], prepared)
+                elif name.endswith("*"):
+                    prefixes.setdefault(name[:-1], prepared)
+                else:
+                    self._exact[name] = self._exact[f"{name}:{port}"] = prepared
+        self._suffixes, self._prefixes = Prefixes(suffixes), Prefixes(prefixes)
 
     def find(self, host: str) -> PreparedOutbound | None:
         """Return what stands behind a Host (lower case), or None."""
-        found = self._exact.get(host)
-        if found is not None:
-            return found
-        for suffix, prepared in self._suffixes:
-            if host.endswith(suffix) and len(host) > len(suffix):
-                return prepared
-        for prefix, prepared in self._prefixes:
-            if host.startswith(prefix) and len(host) > len(prefix):
-                return prepared
-        return self._any
+        return (
+            self._exact.get(host) or _longer(self._suffixes, host[::-1]) or _longer(self._prefixes, host) or self._any
+        )
+
+
+def _longer(prefixes: Prefixes[PreparedOutbound], text: str) -> PreparedOutbound | None:
+    """Return what belongs to the longest prefix; `*` stands for one character at least."""
+    node = prefixes.longest(text)
+    if node is not None and len(node.prefix) == len(text):
+        node = node.above
+    return node.value if node is not None else None
