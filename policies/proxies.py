@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from policies.errors import EntryError, Problem
+from policies.unmet import unmet
 from policies.weak import Opaque, items, mapping
 
 
@@ -83,7 +84,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
         local_request_timeout=request_timeout / 1000 if request_timeout > 0 else None,
         max_inbound_connections=max(0, int(config.number("max_inbound_connections", 0))),
         upstreams=_upstreams(proxy_id, items(proxy.get("Upstreams")), problems),
-        problems=tuple(problems),
+        problems=(*problems, *unmet(proxy_id, proxy)),
     )
 
 

@@ -167,3 +167,30 @@ def test_a_permission_reads_as_a_sentence() -> None:
         )
     )
     assert [str(item) for item in rows.rows[0].permissions] == ["allow exact /a not header x", "deny"]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"Action": "allow", "HTTP": {"PathPrefix": "/", "QueryParam": [{"Name": "q"}]}},
+        {"Action": "allow", "HTTP": {"Header": [{"Name": "h", "Present": True, "Suffixes": ["x"]}]}},
+        {"Action": "allow", "HTTP": {"PathPrefix": "/"}, "Hours": "9-17"},
+    ],
+)
+def test_a_criterion_that_is_not_known_never_allows_and_is_shown(rule: dict[str, Any]) -> None:
+    parsed, (problem,) = parse_intentions([intention("web", "api", permissions=[rule])])
+    assert not ask(parsed, "web")[0]
+    assert "is not understood" in problem.message
+    denies, _ = parse_intentions([intention("web", "api", permissions=[{**rule, "Action": "deny"}])])
+    assert not ask(denies, "web", default=ALLOW)[0]
+
+
+def test_a_source_that_is_narrowed_by_something_unknown_is_denied_and_shown() -> None:
+    parsed, (problem,) = parse_intentions([{**intention("*", "api", "allow"), "SourceSamenessGroup": "near"}])
+    assert not ask(parsed, "web")[0]
+    assert "SourceSamenessGroup is not understood" in problem.message
+
+
+def test_what_only_describes_an_intention_has_no_effect() -> None:
+    told = {"Description": "x", "Hash": "y", "LegacyMeta": {"a": "b"}, "SourceSamenessGroup": "", "NewInConsul": 3}
+    assert ask(intentions({**intention("web", "api", "allow"), **told}), "web")[0]
