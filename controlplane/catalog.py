@@ -26,7 +26,7 @@ from yarl import URL
 from consul import base
 from controlplane.consul_settings import ConsulSettings, Token
 from controlplane.registration import SIDECAR_SUFFIX
-from controlplane.rows import Rows
+from controlplane.rows import Later, Rows
 from controlplane.shapes import (
     checked_entry,
     checked_instances,
@@ -63,8 +63,9 @@ from policies.snapshot import (
 
 REQUEST_SECONDS = 10.0  # for anything that does not block
 SLACK_SECONDS = 5.0  # on top of a blocking query's wait and the server's jitter of wait/16
-MAX_WATCHES = 64  # blocking queries at once; the agent allows 200 connections per client address
-_LARGE_BODY = 64 * 1024  # decoded in a thread from here on
+MAX_WATCHES = 64  # blocking queries of upstreams at once; the agent allows 200 connections per client address
+MAX_FIRST_READS = 16  # of upstreams, which do not block: thousands at once would be refused
+_LARGE_BODY = 32 * 1024  # decoded beside the loop from here on
 _MADE_UP_SOURCE = "lictor-default-action-probe"
 _REASONS_OF_THE_DEFAULT = ("Default ", "ACLs disabled")  # else an intention: "Matched L4 intention: ..."
 
@@ -108,7 +109,6 @@ class PooledHttp(base.HTTPClient):  # type: ignore[misc]
         super().__init__()
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
-        self._blocking = asyncio.Semaphore(MAX_WATCHES)
         self._tls = settings.ssl_context()
 
     def get(self, callback: Any, path: str, params: Any = None, headers: Any = None) -> Any:
@@ -144,11 +144,7 @@ class PooledHttp(base.HTTPClient):  # type: ignore[misc]
         if blocks and wait is not None:
             waits = float(wait.removesuffix("s"))
             seconds = waits + waits / 16 + SLACK_SECONDS
-            async with self._blocking:
-                response = await self._send(method, path, query, headers, data, seconds)
-        else:
-            response = await self._send(method, path, query, headers, data, seconds)
-        return callback(response)
+        return callback(await self._send(method, path, query, headers, data, seconds))
 
     async def _send(
         self, method: str, path: str, query: list[tuple[str, str]], headers: Any, data: Any, seconds: float
@@ -166,14 +162,14 @@ class PooledHttp(base.HTTPClient):  # type: ignore[misc]
                 ssl=self._tls if self._tls is not None else True,
                 server_hostname=self._settings.tls_server_name or None,
             ) as answer:
-                content = await answer.read()
+                content = [piece async for piece in answer.content.iter_any()]
                 status, received = answer.status, answer.headers
         except TimeoutError as error:
             raise CatalogTimedOut(where, f"no answer within {seconds:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise CatalogUnreachable(where, _said(error)) from error
-        large = len(content) > _LARGE_BODY and status == 200  # noqa: PLR2004 - nobody reads it as text
-        text = "" if large else content.decode("utf-8", "replace")
+        large = _is_large(content) and status == 200  # noqa: PLR2004 - nobody reads it as text
+        text = "" if large else b"".join(content).decode("utf-8", "replace")
         _check(where, status, text, received.get("X-Consul-Index", ""))
         return base.Response(status, received, text, content)
 
@@ -189,6 +185,10 @@ class PooledHttp(base.HTTPClient):  # type: ignore[misc]
         if self._settings.basic_auth:
             sent["Authorization"] = "Basic " + base64.b64encode(self._settings.basic_auth.encode()).decode()
         return sent
+
+
+def _is_large(content: Sequence[bytes]) -> bool:
+    return sum(map(len, content)) > _LARGE_BODY
 
 
 def _said(error: Exception) -> str:
@@ -262,6 +262,8 @@ class Catalog:
     def __init__(self, settings: ConsulSettings) -> None:
         self.settings = settings
         self._client = _Client(settings)
+        self._blocking = asyncio.Semaphore(MAX_WATCHES)
+        self._first_reads = asyncio.Semaphore(MAX_FIRST_READS)
 
     async def __aenter__(self) -> Self:
         """Open lazily: the first request connects."""
@@ -280,6 +282,9 @@ class Catalog:
     async def read(self, watch: Watch, cursor: str, wait: float) -> Answer:
         """Return a watch's answer: at once without a cursor, else when it changed or after `wait` seconds."""
         match watch:
+            case ChainWatch() | EndpointsWatch():
+                async with self._blocking if cursor else self._first_reads:
+                    return await self._upstream(watch, cursor, wait)
             case RootsWatch():
                 answer = await self._get(path("agent/connect/ca/roots"), cursor, wait)
                 return _checked(answer, checked_roots("agent/connect/ca/roots", answer.data))
@@ -287,23 +292,25 @@ class Catalog:
                 return await self._registration(proxy_id, cursor, wait)
             case IntentionsWatch(service):
                 query = {"by": "destination", "name": service}
-                answer = await self._get(path("connect/intentions/match"), cursor, wait, query)
-                return _checked(answer, checked_match("connect/intentions/match", answer.data, service))
+                response = await self._fetch(path("connect/intentions/match"), cursor, wait, query)
+                where = "connect/intentions/match"
+                return _answer_later(response, where, 2, lambda data: checked_match(where, data, service))
             case DefaultActionWatch(service):
                 return Answer(await self._default_action(service))
             case MeshWatch():
                 return await self._entry("mesh", "mesh", cursor, wait)
-            case ChainWatch():
-                return await self._chain(watch, cursor, wait)
-            case EndpointsWatch(service, datacenter):
-                query = {"dc": datacenter} if datacenter else {}
-                return await self._instances(path("health/connect", Segment(service)), cursor, wait, query)
             case IngressWatch(name):
                 return await self._entry("ingress-gateway", name, cursor, wait)
             case GatewayServicesWatch(name):
-                answer = await self._get(path("catalog/gateway-services", Segment(name)), cursor, wait)
-                rows = checked_rows(f"catalog/gateway-services/{name}", answer.data, "Service", Mapping)
-                return _checked(answer, rows)
+                where = f"catalog/gateway-services/{name}"
+                response = await self._fetch(path("catalog/gateway-services", Segment(name)), cursor, wait, {})
+                return _answer_later(response, where, 1, lambda data: checked_rows(where, data, "Service", Mapping))
+
+    async def _upstream(self, watch: ChainWatch | EndpointsWatch, cursor: str, wait: float) -> Answer:
+        if isinstance(watch, ChainWatch):
+            return await self._chain(watch, cursor, wait)
+        query = {"dc": watch.datacenter} if watch.datacenter else {}
+        return await self._instances(path("health/connect", Segment(watch.service)), cursor, wait, query)
 
     async def leaf(self, service: str, cursor: str, wait: float) -> Answer:
         """Return the agent's leaf of a service, key included (`GET /v1/agent/connect/ca/leaf/:service`)."""
@@ -324,7 +331,8 @@ class Catalog:
 
     async def own_chain(self, service: str) -> Any:
         """Return a service's chain, which tells its datacenter and protocol (`GET /v1/discovery-chain/:service`)."""
-        return (await self._chain(ChainWatch(service, service), "", 0)).data
+        data = (await self._chain(ChainWatch(service, service), "", 0)).data
+        return await asyncio.to_thread(data.decoded) if isinstance(data, Later) else data
 
     # --- writes ---
 
@@ -373,8 +381,8 @@ class Catalog:
         response = await self._client.http.get(
             _raw, path("agent/service", Segment(proxy_id)), params=query, headers=self._authorization()
         )
-        data = checked_service("agent/service", await _decode(response, "agent/service"))
-        return Answer(data, response.headers.get("X-Consul-ContentHash", ""))
+        answer = _answer_later(response, "agent/service", 3, lambda data: checked_service("agent/service", data))
+        return Answer(answer.data, response.headers.get("X-Consul-ContentHash", ""))
 
     async def _default_action(self, service: str) -> bool | None:
         """Return whether the agent allows what no intention says, None when it cannot be known.
@@ -426,26 +434,25 @@ class Catalog:
                 data=json.dumps(overrides),
                 headers=self._authorization(),
             )
-            answer = await _answer(response, where)
         else:
-            answer = await self._get(where, cursor, wait, query)
-        found = checked_object(where, answer.data, "Chain")["Chain"]
-        return _checked(answer, checked_object(where, found, "StartNode", "Nodes", "Targets"))
+            response = await self._fetch(where, cursor, wait, query)
+        return _answer_later(response, where, 5, lambda data: _checked_chain(where, data))
 
     async def _entry(self, kind: str, name: str, cursor: str, wait: float) -> Answer:
         """Return a config entry; None when there is none, which can be waited on like any other answer."""
         try:
-            answer = await self._get(path("config", kind, Segment(name)), cursor, wait)
+            response = await self._fetch(path("config", kind, Segment(name)), cursor, wait, {})
         except CatalogNotFound as error:
             if not error.index:
                 raise CatalogBadAnswer(error.where, "a 404 that is not Consul's: it has no index") from error
             return Answer(None, error.index)
-        return _checked(answer, checked_entry(f"config/{kind}/{name}", answer.data, kind))
+        where = f"config/{kind}/{name}"
+        return _answer_later(response, where, 4, lambda data: checked_entry(where, data, kind))
 
     async def _instances(self, where: str, cursor: str, wait: float, query: Mapping[str, str]) -> Answer:
         """Return instances: a list, or Rows that are yet to be decoded when they are many."""
         response = await self._fetch(where, cursor, wait, query)
-        if len(response.content) > _LARGE_BODY:
+        if _is_large(response.content):
             return _answer_of(response, Rows(where, response.content))
         return _answer_of(response, checked_instances(where, await _decode(response, where)))
 
@@ -491,12 +498,28 @@ def _checked(answer: Answer, data: Any) -> Answer:
 
 
 async def _decode(response: base.Response, where: str) -> Any:
+    if _is_large(response.content):
+        return await asyncio.to_thread(_json, response.content, where)
+    return _json(response.content, where)
+
+
+def _json(content: Sequence[bytes], where: str) -> Any:
     try:
-        if len(response.content) > _LARGE_BODY:
-            return await asyncio.to_thread(json.loads, response.content)
-        return json.loads(response.content)
+        return json.loads(b"".join(content))
     except ValueError as error:
         raise CatalogBadAnswer(where, f"the answer is not JSON: {error}") from error
+
+
+def _answer_later(response: base.Response, where: str, depth: int, check: Callable[[Any], Any]) -> Answer:
+    """Return the checked answer; a long one is decoded by whoever reads it, that many levels of it piece by piece."""
+    if _is_large(response.content):
+        return _answer_of(response, Later(where, response.content, depth, check))
+    return _answer_of(response, check(_json(response.content, where)))
+
+
+def _checked_chain(where: str, data: object) -> Mapping[str, Any]:
+    found = checked_object(where, data, "Chain")["Chain"]
+    return checked_object(where, found, "StartNode", "Nodes", "Targets")
 
 
 __all__ = ["Answer", "Catalog", "CatalogError", "Segment", "path"]

@@ -1,7 +1,9 @@
-"""A long list in an answer, decoded row by row by whoever goes through it.
+"""Long answers, decoded piece by piece by whoever reads them, beside the loop.
 
 `json.loads` of ten thousand instances holds the interpreter for hundreds of milliseconds, in a thread as well: no other
-thread runs meanwhile. Row by row the loop gets its turn after each, and no more than one decoded row is held at a time.
+thread runs meanwhile. Piece by piece the loop gets its turn after each. `Rows` is a list of which no more than one row
+is held decoded at a time; `Later` an answer of which the outer levels are taken apart here, down to where the pieces
+are small. The bytes stay in the pieces in which they came, too.
 """
 
 from __future__ import annotations
@@ -9,12 +11,14 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from policies.errors import CatalogBadAnswer
 
 WINDOW = 256 * 1024  # bytes
+Content = bytes | Sequence[bytes]
+_AFTER = frozenset(",]}:")  # what may come after an element
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -23,7 +27,7 @@ class Rows:
 
     __slots__ = ("_content", "_where")
 
-    def __init__(self, where: str, content: bytes) -> None:
+    def __init__(self, where: str, content: Content) -> None:
         self._where = where
         self._content = content
 
@@ -42,39 +46,56 @@ def _holds(row: Mapping[str, Any], name: str) -> bool:
     return isinstance(row.get(name), Mapping)
 
 
-def decoded(content: bytes, window: int = WINDOW) -> Iterator[Any]:
+class Later:
+    """An answer that is not decoded yet. `depth` is how many levels of it may be long."""
+
+    __slots__ = ("_check", "_content", "_depth", "_where")
+
+    def __init__(self, where: str, content: Content, depth: int, check: Callable[[Any], Any]) -> None:
+        self._where = where
+        self._content = content
+        self._depth = depth
+        self._check = check
+
+    def decoded(self) -> Any:
+        """Return the answer. Raise CatalogBadAnswer for what is not JSON or has another shape."""
+        text = _Window(self._content, WINDOW)
+        try:
+            found = text.value(self._depth)
+            text.end()
+        except ValueError as error:
+            raise CatalogBadAnswer(self._where, f"the answer is not JSON: {error}") from error
+        return self._check(found)
+
+
+def decoded(content: Content, window: int = WINDOW) -> Iterator[Any]:
     """Yield the elements of a JSON list one after the other. Raise ValueError where the bytes are not one."""
     text = _Window(content, window)
-    text.expect("[")
-    if text.peek() != "]":
-        yield text.element()
-        while text.peek() == ",":
-            text.expect(",")
-            yield text.element()
-    text.expect("]")
-    if text.peek():
-        message = "more after the list"
-        raise ValueError(message)
+    yield from text.elements()
+    text.end()
 
 
 class _Window:
     """A piece of a text at a time: to decode all of it at once would take long as well."""
 
-    __slots__ = ("_at", "_content", "_decode", "_next", "_size", "_text", "_utf8")
+    __slots__ = ("_at", "_decode", "_ended", "_pieces", "_text", "_utf8")
 
-    def __init__(self, content: bytes, size: int) -> None:
-        self._content, self._size, self._next = content, size, 0
+    def __init__(self, content: Content, size: int) -> None:
+        self._pieces, self._ended = _pieces(content, size), False
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._decode = json.JSONDecoder().raw_decode
         self._text, self._at = "", 0
 
     def _more(self) -> bool:
         """Take in the next piece; return whether there was one."""
-        if self._next >= len(self._content):
+        if self._ended:
             return False
-        piece = self._content[self._next : self._next + self._size]
-        self._next += len(piece)
-        self._text = self._text[self._at :] + self._utf8.decode(piece, final=self._next >= len(self._content))
+        piece = next(self._pieces, None)
+        if piece is None:
+            self._ended = True
+            self._utf8.decode(b"", final=True)  # raises when half a character is left
+            return False
+        self._text = self._text[self._at :] + self._utf8.decode(piece)
         self._at = 0
         return True
 
@@ -98,6 +119,47 @@ class _Window:
             raise ValueError(message)
         self._at += 1
 
+    def end(self) -> None:
+        if self.peek():
+            message = "more after the end"
+            raise ValueError(message)
+
+    def value(self, depth: int) -> Any:
+        """Return the next element; that many levels of it are taken apart here."""
+        mark = self.peek()
+        if depth and mark == "[":
+            return list(self.elements(depth - 1))
+        if depth and mark == "{":
+            return dict(self._members(depth - 1))
+        return self.element()
+
+    def elements(self, depth: int = 0) -> Iterator[Any]:
+        """Yield the elements of a list, each as soon as it is there."""
+        self.expect("[")
+        if self.peek() != "]":
+            yield self.value(depth)
+            while self.peek() == ",":
+                self.expect(",")
+                yield self.value(depth)
+        self.expect("]")
+
+    def _members(self, depth: int) -> Iterator[tuple[str, Any]]:
+        self.expect("{")
+        if self.peek() != "}":
+            yield self._member(depth)
+            while self.peek() == ",":
+                self.expect(",")
+                yield self._member(depth)
+        self.expect("}")
+
+    def _member(self, depth: int) -> tuple[str, Any]:
+        name = self.element()
+        if not isinstance(name, str):
+            message = f"expected a name, got {name!r}"
+            raise ValueError(message)  # noqa: TRY004 - what is wrong is the text
+        self.expect(":")
+        return name, self.value(depth)
+
     def element(self) -> Any:
         """Return the next element."""
         self.peek()
@@ -108,6 +170,13 @@ class _Window:
                 if self._more():
                     continue
                 raise
-            if self._follows(end) in {",", "]"} or not self._more():  # else it may go on, as 1 does in 1.5
+            if self._follows(end) in _AFTER or not self._more():  # else it may go on, as 1 does in 1.5
                 self._at = end
                 return found
+
+
+def _pieces(content: Content, size: int) -> Iterator[bytes]:
+    """Yield the content in pieces of about a size: a decoded piece is held as a whole."""
+    for chunk in (content,) if isinstance(content, bytes) else content:
+        for start in range(0, len(chunk), size):
+            yield chunk[start : start + size]

@@ -16,18 +16,19 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from tenacity import RetryCallState, wait_random_exponential
 
 from controlplane.aside import Aside
-from controlplane.catalog import Answer
-from controlplane.rows import Rows
+from controlplane.catalog import MAX_WATCHES, Answer
+from controlplane.rows import Later, Rows
 from policies.errors import CatalogError, CatalogForbidden, CatalogNotFound, CatalogUnreachable
 from policies.identity import Leaf
 from policies.intentions import Intentions
 from policies.snapshot import (
+    ChainWatch,
     DefaultActionWatch,
     EndpointsWatch,
     Heard,
@@ -45,6 +46,7 @@ from policies.snapshot import (
 log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = 25.0  # of a blocking query; a cancelled one holds its connection at the agent for the rest of it
+ROUND_SECONDS = 8.0  # within which every upstream is looked at where there are too many to block for each
 POLL_SECONDS = 5.0  # of what cannot block
 SHAKEN_SECONDS = 30.0  # after the agent was away: its checks begin as critical and run once an interval
 STARTING_SECONDS = 0.2  # between looks at a server that is still starting
@@ -120,16 +122,17 @@ class Follower:
         before = self.snapshot
         self.snapshot = apply(before, update)
         if self.snapshot is not before:
-            self._adjust()
+            if self.snapshot.asked is not before.asked:
+                self._adjust()
             self._publish(self.snapshot)
         self._known.set()
 
     def _adjust(self) -> None:
         want = wanted(self.snapshot)
-        for watch in want - self._tasks.keys():
+        for watch in want.difference(self._tasks):
             self.status.watches[watch] = WatchStatus()
             self._tasks[watch] = self._group.create_task(self._follow(watch), name=name_of(watch))
-        for watch in self._tasks.keys() - want:
+        for watch in set(self._tasks).difference(want):
             self._tasks.pop(watch).cancel()
             self.status.watches.pop(watch, None)
 
@@ -168,19 +171,23 @@ class Follower:
 
     async def _understand(self, watch: Watch, answer: Answer) -> Update:
         """Return the update of an answer; what is long is understood in a thread."""
-        heard = Heard(watch, answer.data, shaken=self._shaken_seconds() > 0)
-        if not isinstance(answer.data, Rows):
-            return heard
-        before = self.snapshot.heard.get(watch)
-        return await self._aside(lambda: understand(heard, before))
+        data, shaken, before = answer.data, self._shaken_seconds() > 0, self.snapshot.heard.get(watch)
+        if not isinstance(data, Rows | Later):
+            return Heard(watch, data, shaken)
+        return await self._aside(lambda: understand(Heard(watch, _decoded(data), shaken), before))
 
     def _shaken_seconds(self) -> float:
         return self._shaken_until - asyncio.get_running_loop().time()
 
     def _patience(self, watch: Watch) -> float:
-        """Return how long a read may block: what was heard of instances while shaken is heard again after it."""
-        left = self._shaken_seconds()
-        return min(self._wait, left + 0.5) if left > 0 and isinstance(watch, EndpointsWatch) else self._wait
+        """Return how long a read may block: what was heard of instances while shaken is heard again after it.
+
+        Where there are more upstreams than the agent takes blocking queries, each has its turn once a round.
+        """
+        wait, left = self._wait, self._shaken_seconds()
+        if isinstance(watch, ChainWatch | EndpointsWatch) and len(self._tasks) > MAX_WATCHES:
+            wait = min(wait, ROUND_SECONDS * MAX_WATCHES / len(self._tasks))
+        return min(wait, left + 0.5) if left > 0 and isinstance(watch, EndpointsWatch) else wait
 
     def _failed(self, watch: Watch, status: WatchStatus, error: CatalogError) -> float:
         """Note a failure; return the pause before the next try."""
@@ -220,6 +227,10 @@ class Follower:
             log.warning("rows_hidden", watch=name_of(watch), hint=hint)
         status.hidden = hidden
         return hidden
+
+
+def _decoded(data: Rows | Later) -> Any:
+    return data.decoded() if isinstance(data, Later) else data
 
 
 def _is_older(status: WatchStatus, answer: Answer) -> bool:

@@ -443,7 +443,8 @@ async def test_the_environment_of_this_process_has_no_say(monkeypatch: pytest.Mo
     assert seen == ["s3cret", "s3cret"]
 
 
-async def test_blocking_reads_never_take_every_connection_of_the_agent() -> None:
+@pytest.mark.parametrize(("cursor", "limit"), [("1", 64), ("", 16)])
+async def test_reads_of_upstreams_never_take_every_connection_of_the_agent(cursor: str, limit: int) -> None:
     waiting, most = 0, 0
 
     async def count(_: web.Request) -> web.StreamResponse:
@@ -452,8 +453,27 @@ async def test_blocking_reads_never_take_every_connection_of_the_agent() -> None
         most = max(most, waiting)
         await asyncio.sleep(0.05)
         waiting -= 1
-        return web.json_response(NO_ROOTS, headers={"X-Consul-Index": "1"})
+        return web.json_response([], headers={"X-Consul-Index": "1"})
 
     async with faulty(count) as agent:
-        await asyncio.gather(*(agent.read(RootsWatch(), "1", 1) for _ in range(200)))
-    assert most <= 64
+        await asyncio.gather(*(agent.read(EndpointsWatch(f"s{number}"), cursor, 1) for number in range(200)))
+    assert most == limit
+
+
+async def test_what_a_proxy_must_hear_of_itself_does_not_queue_behind_its_upstreams() -> None:
+    queued, ended = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if "health" in request.path:
+            queued.set()
+            await ended.wait()
+            return web.json_response([], headers={"X-Consul-Index": "1"})
+        return web.json_response(NO_ROOTS, headers={"X-Consul-Index": "1"})
+
+    async with faulty(answer) as agent:
+        upstreams = [asyncio.create_task(agent.read(EndpointsWatch(f"s{number}"), "1", 60)) for number in range(100)]
+        await queued.wait()
+        async with asyncio.timeout(10):
+            await agent.read(RootsWatch(), "1", 1)
+        ended.set()
+        await asyncio.gather(*upstreams)
