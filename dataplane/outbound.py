@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dataplane.downstream import Downstream
 from dataplane.exchange import Decide, Reply
-from dataplane.hashing import request_hash
+from dataplane.hashing import makes_cookies, new_cookies, request_hash
 from dataplane.heads import FORWARDED_PROTO, RequestHead, ResponseHead, without
 from dataplane.hosts import Hosts
 from dataplane.live import Live
@@ -30,6 +30,7 @@ class ToEndpoint:
     """The decision to send a request to an endpoint of one arm."""
 
     __slots__ = (
+        "_cookies",
         "_edge",
         "_pools",
         "_request_edits",
@@ -41,6 +42,7 @@ class ToEndpoint:
 
     def __init__(self, route: Route, leg: Leg, pools: ClusterPools, virtual_host: VirtualHost | None = None) -> None:
         self._pools = pools
+        self._cookies = pools.hashes and makes_cookies(pools.cluster.balancer.hash_policies)
         self._edge = virtual_host is not None
         levels = (leg, route, virtual_host)
         self._request_edits = compile_edits([level.request_headers for level in levels if level is not None])
@@ -76,7 +78,10 @@ class ToEndpoint:
         return head.render(extra, _XFCC if head.xfcc else frozenset())
 
     def response_lines(self, head: ResponseHead, downstream: Downstream) -> ResponseHead:
-        """Return the answer with this route's changes."""
+        """Return the answer with this route's changes and the cookie by which the next request finds its way."""
+        asked = downstream.under_way
+        if self._cookies and asked is not None:
+            head.lines += new_cookies(self._pools.cluster.balancer.hash_policies, asked, downstream)
         for edit in self._response_edits:
             head.lines = edit.apply(head.lines, _Variables(downstream))
         return head

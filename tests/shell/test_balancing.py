@@ -142,6 +142,32 @@ async def test_cookies_query_and_source_can_be_hashed(authority: Authority) -> N
                 assert len(await count(wire, 8, request)) == 1
 
 
+async def test_a_caller_without_the_cookie_gets_one_and_stays_where_it_is(authority: Authority) -> None:
+    answer: Any = chain("api")
+    answer["Nodes"][f"resolver:{TARGET}"]["LoadBalancer"] = {
+        "Policy": "ring_hash",
+        "HashPolicies": [
+            {"Field": "cookie", "FieldValue": "sid", "CookieConfig": {"TTL": 90_000_000_000, "Path": "/p"}},
+            {"Field": "cookie", "FieldValue": "session", "CookieConfig": {"Session": True}},
+            {"Field": "cookie", "FieldValue": "other"},
+        ],
+    }
+    async with served(authority, "api-1", "api-2", "api-3") as ports:
+        async with caller(authority, answer, versions(ports)) as (half_, wire):
+            for _ in range(4):
+                async with await Wire.open(half_.port("upstream")) as other:
+                    first = await other.ask(GET)
+                sid, session = first.all("set-cookie")
+                value = sid.split('"')[1]
+                assert sid == f'sid="{value}"; Max-Age=90; Path=/p; HttpOnly'
+                assert session == f'session="{value}"; HttpOnly'
+                again = f'GET / HTTP/1.1\r\nHost: api\r\nCookie: sid="{value}"; session={value}\r\n\r\n'
+                second = await wire.ask(again.encode())
+                assert (second.body, second.all("set-cookie")) == (first.body, [])
+            some = await wire.ask(b"GET / HTTP/1.1\r\nHost: api\r\nCookie: session=x; sid=\r\n\r\n")
+            assert [line.partition("=")[0] for line in some.all("set-cookie")] == ["sid"]
+
+
 async def test_routes_match_rewrite_and_modify(authority: Authority) -> None:
     answer: Any = chain("api")
     answer["StartNode"] = "router:api"
