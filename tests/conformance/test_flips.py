@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ EVEN: Source = {
         {"Action": "allow", "HTTP": {"PathExact": "/z"}},
     ]
 }
+HTTP = {"Kind": "proxy-defaults", "Name": "global", "Config": {"protocol": "http"}}
 ALLOW: Source = {"Action": "allow"}
 DENY: Source = {"Action": "deny"}
 REQUESTS = {
@@ -104,7 +106,7 @@ class Mesh:
             async with await Wire.open(self.port) as wire:
                 return (await wire.ask(REQUESTS[what])).status == status
 
-        await eventually(is_so)
+        await eventually(is_so, 20)
 
     def judged(self) -> Iterator[tuple[Source, Asked]]:
         """Yield what was asked when the last change was at least BOUND ago, with the set that must have judged it."""
@@ -130,13 +132,19 @@ async def asking(mesh: Mesh) -> AsyncIterator[None]:
 
 @pytest.fixture(scope="module")
 def agent() -> Iterator[ConsulServer]:
-    with consul_server(settings={"default_intention_policy": "deny"}) as running:
-        running.write({"Kind": "proxy-defaults", "Name": "global", "Config": {"protocol": "http"}})
-        yield running
+    with consul_server(settings={"default_intention_policy": "deny"}) as server:
+        server.write(HTTP)
+        yield server
 
 
 @pytest.fixture
 async def mesh(agent: ConsulServer, tmp_path: Path) -> AsyncIterator[Mesh]:
+    async with running(agent, tmp_path) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def running(agent: ConsulServer, tmp_path: Path) -> AsyncIterator[Mesh]:
     (port,) = free_ports(1)
     with peers(agent, tmp_path) as proxies:
         async with App().running() as app:
@@ -176,3 +184,21 @@ async def test_an_intention_that_flips_between_allow_and_deny_is_followed_within
     judged = list(mesh.judged())
     assert [asked for last, asked in judged if asked.status != (200 if last is ALLOW else 403)] == []
     assert {last is ALLOW for last, _ in judged} == {True, False}
+
+
+async def test_another_default_of_an_agent_that_restarts_is_followed(tmp_path: Path) -> None:
+    """At first the default of ACLs is that of intentions, then the agent has a policy for these alone."""
+    folder = tmp_path / "consul"
+    folder.mkdir()
+    with consul_server(settings={"acl": {"enabled": True, "default_policy": "allow"}}, folder=folder) as agent:
+        agent.write(HTTP)
+        async with running(agent, tmp_path) as mesh:
+            await mesh.settled("allowed by odd", 200)
+            async with await Wire.open(mesh.port) as held:
+                assert (await held.ask(REQUESTS["allowed by odd"])).status == 200
+                await asyncio.to_thread(agent.program.stop)
+                file = folder / "consul.json"
+                file.write_text(json.dumps({**json.loads(file.read_text()), "default_intention_policy": "deny"}))
+                await asyncio.to_thread(agent.restart)
+                await mesh.settled("allowed by odd", 403)
+                assert (await held.ask(REQUESTS["allowed by odd"])).status == 403
