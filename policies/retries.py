@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from policies.matching import Headers
-from policies.weak import items
+from policies.weak import Opaque, items
 
 BASE_SECONDS = 0.025  # Envoy's
 MAX_SECONDS = 0.25
@@ -30,6 +30,7 @@ BUDGET_FLOOR = 10 * _WHOLE
 BUDGET_FLOOR_A_SECOND = _WHOLE
 BUDGET_CEILING = 100 * _WHOLE
 
+_FOREVER = 1e9
 _CONFLICT = 409
 _SERVICE_UNAVAILABLE = 503
 _STATUSES = {
@@ -105,6 +106,36 @@ def parse_retry(destination: Mapping[str, Any]) -> RetryPolicy | None:
     if not conditions and not codes:
         return None
     return RetryPolicy(int(destination.get("NumRetries") or 1), frozenset(conditions), codes)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySettings:
+    """What Consul has no field for; see RetryPolicy."""
+
+    try_timeout: float | None = None
+    budget_percent: float = BUDGET_PERCENT
+
+    def of(self, policy: RetryPolicy | None) -> RetryPolicy | None:
+        """Return a route's policy with these settings."""
+        if policy is None or self == DEFAULT_RETRIES:
+            return policy
+        return replace(policy, try_timeout=self.try_timeout, budget_percent=self.budget_percent)
+
+
+DEFAULT_RETRIES = RetrySettings()
+
+
+def parse_retry_settings(config: Opaque, default: RetrySettings = DEFAULT_RETRIES) -> RetrySettings:
+    """Return `per_try_timeout_ms` and `retry_budget_percent` of the opaque config of an upstream, or of the proxy.
+
+    These keys are ours; Consul passes them through. No time, 0 or less is no limit of a try.
+    """
+    seconds = config.number("per_try_timeout_ms", (default.try_timeout or 0.0) * 1000) / 1000
+    percent = config.number("retry_budget_percent", default.budget_percent)
+    return RetrySettings(
+        try_timeout=seconds if 0 < seconds < _FOREVER else None,
+        budget_percent=percent if 0 <= percent < _FOREVER else default.budget_percent,
+    )
 
 
 def back_off(retry: int, draw: float) -> float:

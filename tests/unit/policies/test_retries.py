@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from policies.retries import Failure, RetryBudget, RetryPolicy, back_off, parse_retry
+from policies.retries import (
+    Failure,
+    RetryBudget,
+    RetryPolicy,
+    RetrySettings,
+    back_off,
+    parse_retry,
+    parse_retry_settings,
+)
+from policies.weak import Opaque
 
 
 class Fields:
@@ -135,3 +144,26 @@ def test_a_hundred_percent_is_a_retry_a_request() -> None:
     for _ in range(50):
         budget.asked()
         assert budget.spend(0.0)
+
+
+def test_settings_are_those_of_the_upstream_else_of_the_proxy() -> None:
+    proxy = parse_retry_settings(Opaque({"per_try_timeout_ms": 500, "RetryBudgetPercent": "50"}))
+    assert proxy == RetrySettings(0.5, 50.0)
+    assert parse_retry_settings(Opaque({}), proxy) == proxy
+    assert parse_retry_settings(Opaque({"per_try_timeout_ms": 0}), proxy) == RetrySettings(None, 50.0)
+    assert parse_retry_settings(Opaque({"retry_budget_percent": 0}), proxy) == RetrySettings(0.5, 0.0)
+
+
+@pytest.mark.parametrize("value", [-1, "nan", "inf", "soon", None])
+def test_settings_without_sense_are_not_obeyed(value: object) -> None:
+    config = Opaque({"per_try_timeout_ms": value, "retry_budget_percent": value})
+    assert parse_retry_settings(config) == RetrySettings()
+
+
+def test_settings_change_a_policy_but_make_none() -> None:
+    settings = RetrySettings(0.5, 50.0)
+    assert settings.of(None) is None
+    changed = settings.of(on("5xx"))
+    assert changed == RetryPolicy(1, frozenset({"5xx"}), try_timeout=0.5, budget_percent=50.0)
+    assert changed is not None
+    assert changed.after_answer(500, Fields())
