@@ -57,20 +57,26 @@ class GatewayService:
 def parse_ingress(entry: Mapping[str, Any] | None) -> IngressEntry:
     """Return the entry; None (404) exposes nothing."""
     body = mapping(entry)
-    tls = bool(mapping(body.get("TLS")).get("Enabled"))
+    tls = _asks_for_tls(body)
     return IngressEntry(
         name=str(body.get("Name") or ""),
         listeners=tuple(_listener(mapping(row), tls=tls) for row in items(body.get("Listeners"))),
     )
 
 
+def _asks_for_tls(row: Mapping[str, Any]) -> bool:
+    """Return whether an entry, a listener or a service wants TLS; `SDS` names certificates without `Enabled`."""
+    tls = mapping(row.get("TLS"))
+    return bool(tls.get("Enabled") or tls.get("SDS"))
+
+
 def _listener(row: Mapping[str, Any], *, tls: bool) -> EntryListener:
-    own = mapping(row.get("TLS"))
+    services = items(row.get("Services"))
     return EntryListener(
         port=int(row.get("Port") or 0),
         protocol=str(row.get("Protocol") or "tcp").lower(),
-        services=tuple(_service(mapping(service)) for service in items(row.get("Services"))),
-        tls=tls or bool(own.get("Enabled")),
+        services=tuple(_service(mapping(service)) for service in services),
+        tls=tls or any(_asks_for_tls(mapping(asked)) for asked in (row, *services)),
     )
 
 

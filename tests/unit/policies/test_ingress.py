@@ -60,3 +60,11 @@ def test_an_explicit_service_keeps_its_hosts_beside_a_wildcard() -> None:
 def test_without_a_wildcard_rows_of_the_catalog_add_nothing() -> None:
     listener = parse_ingress({"Listeners": [{"Port": 8080, "Services": [{"Name": "web"}]}]}).listeners[0]
     assert [service.name for service in exposed(listener, ROWS)] == ["web"]
+
+
+def test_certificates_by_sds_ask_for_tls_on_every_level() -> None:
+    sds = {"TLS": {"SDS": {"ClusterName": "sds", "CertResource": "web"}}}
+    services = {"Services": [{"Name": "web"}, {"Name": "api", **sds}]}
+    rows = [{"Port": 1}, {"Port": 2, **sds}, {"Port": 3, **services}]
+    assert [row.tls for row in parse_ingress({"Listeners": rows}).listeners] == [False, True, True]
+    assert [row.tls for row in parse_ingress({**sds, "Listeners": rows[:1]}).listeners] == [True]
