@@ -1,7 +1,7 @@
 """Listeners: an accept loop of our own, so that every connection starts on the generation in force.
 
 A listener takes connections off its socket and hands each to `welcome`. It keeps what `welcome` made until that ends,
-stops accepting above `max_connections`, and can be drained: no new connections, the old ones finish.
+closes what comes above `max_connections`, and can be drained: no new connections, the old ones finish.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Listener:
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_PER_EVENT):
-            if self._full() or len(self._greeting) >= _HANDSHAKES_AT_ONCE:
+            if len(self._greeting) >= _HANDSHAKES_AT_ONCE:
                 self._pause_accepting()
                 return
             try:
@@ -94,6 +94,10 @@ class Listener:
             except OSError as error:
                 self._accept_failed(error)
                 return
+            if self._full():
+                sock.close()  # at once, as Envoy does: who waits unheard cannot go to another instance
+                self._refused("max_connections")
+                continue
             self._greet(sock)
 
     def _accept_failed(self, error: OSError) -> None:
@@ -143,8 +147,7 @@ class Listener:
     def _changed(self) -> None:
         if not self.connections and not self._greeting:
             self._empty.set()
-        if not self._full():
-            self._resume_accepting()
+        self._resume_accepting()
 
     # --- the end ---
 

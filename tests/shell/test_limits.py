@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from dataplane import downstream, pool
-from harness.certificates import Authority
+from harness.certificates import Authority, client_context
 from harness.halves import Half, pair
 from harness.meshes import chain
 from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire
+from policies.snapshot import RegistrationWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 
@@ -105,18 +108,39 @@ async def test_a_timeout_in_the_middle_of_an_answer_cuts_it(authority: Authority
             assert p.api.reasons() == {"cut_answer": 1}
 
 
-async def test_connections_beyond_the_limit_wait_until_one_ends(authority: Authority) -> None:
+async def test_connections_beyond_the_limit_are_closed_at_once_and_others_after_one_ended(
+    authority: Authority,
+) -> None:
     config = {"max_inbound_connections": 1}
-    from harness.certificates import client_context
-
     context = client_context(authority, "web")
     async with App().running() as app, pair(authority, app.port, config=config) as p:
-        first = await Wire.open(p.api.port("inbound"), context)
-        assert (await first.ask(GET)).status == 200
-        opening = asyncio.create_task(Wire.open(p.api.port("inbound"), context))
-        done, _ = await asyncio.wait([opening], timeout=0.3)
-        assert not done
-        await first.close()
-        second = await opening
-        assert (await second.ask(GET)).status == 200
-        await second.close()
+        inbound = p.api.port("inbound")
+        async with await Wire.open(inbound, context) as first:
+            assert (await first.ask(GET)).status == 200
+            with pytest.raises(OSError):  # noqa: PT011 - reset or ended, as the handshake goes
+                await Wire.open(inbound, context)
+            async with await Wire.open(p.port) as wire:
+                refused = await wire.ask(GET)
+                assert (refused.status, refused.get("x-lictor-reason")) == (503, "remote_connection_failure")
+            assert p.api.refused()["max_connections"] >= 2
+            assert (await first.ask(GET)).status == 200
+        async with await Wire.open(p.port) as wire:
+            await eventually(lambda: _served(wire))
+
+
+async def _served(wire: Wire) -> bool:
+    return (await wire.ask(GET)).status == 200
+
+
+async def test_a_limit_that_is_raised_is_in_force_at_once(authority: Authority) -> None:
+    context = client_context(authority, "web")
+    async with App().running() as app, pair(authority, app.port, config={"max_inbound_connections": 1}) as p:
+        async with await Wire.open(p.api.port("inbound"), context) as first:
+            assert (await first.ask(GET)).status == 200
+            member = p.api.member
+            watch = RegistrationWatch(member.proxy_id)
+            proxy = {**member.answers[watch]["Proxy"], "Config": {"protocol": "http", "max_inbound_connections": 2}}
+            member.hear(watch, {**member.answers[watch], "Proxy": proxy})
+            p.api.follow()
+            async with await Wire.open(p.api.port("inbound"), context) as second:
+                assert (await second.ask(GET)).status == 200
