@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from dataplane.downstream import Downstream
 from dataplane.exchange import Decide, Reply
@@ -15,7 +14,7 @@ from dataplane.hashing import makes_cookies, new_cookies, request_hash
 from dataplane.heads import FORWARDED_PROTO, RequestHead, ResponseHead, without
 from dataplane.hosts import Hosts
 from dataplane.live import Live
-from dataplane.modifiers import compile_edits
+from dataplane.modifiers import Moment, compile_edits
 from dataplane.pool import ClusterPools, Pool, Pools
 from dataplane.routing import NO_UPSTREAM, Decision, PreparedOutbound
 from policies.table import Leg, Outbound, Route, Table, VirtualHost
@@ -74,7 +73,7 @@ class ToEndpoint:
             head.lines = _without_forwarded(head)
             extra = _forwarded(head, downstream)
         for edit in self._request_edits:
-            head.lines = edit.apply(head.lines, _Variables(downstream))
+            head.lines = edit.apply(head.lines, Moment(downstream, head))
         return head.render(extra, _XFCC if head.xfcc else frozenset())
 
     def response_lines(self, head: ResponseHead, downstream: Downstream) -> ResponseHead:
@@ -83,32 +82,8 @@ class ToEndpoint:
         if self._cookies and asked is not None:
             head.lines += new_cookies(self._pools.cluster.balancer.hash_policies, asked, downstream)
         for edit in self._response_edits:
-            head.lines = edit.apply(head.lines, _Variables(downstream))
+            head.lines = edit.apply(head.lines, Moment(downstream, asked, head))
         return head
-
-
-@dataclass(frozen=True, slots=True)
-class _Variables:
-    """The variables of header modifiers that mean something here."""
-
-    downstream: Downstream
-
-    def __call__(self, name: str) -> str | None:
-        match name:
-            case "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT":
-                return self.downstream.client_address
-            case "DOWNSTREAM_REMOTE_ADDRESS":
-                peername = self.downstream.transport.get_extra_info("peername") or ("", 0)
-                return f"{peername[0]}:{peername[1]}"
-            case "DOWNSTREAM_LOCAL_ADDRESS":
-                sockname = self.downstream.transport.get_extra_info("sockname") or ("", 0)
-                return f"{sockname[0]}:{sockname[1]}"
-            case "DOWNSTREAM_PEER_URI_SAN":
-                return str(self.downstream.peer.spiffe_id) if self.downstream.peer else ""
-            case "PROTOCOL":
-                return "HTTP/1.1"
-            case _:
-                return None
 
 
 def _without_forwarded(head: RequestHead) -> bytes:

@@ -15,7 +15,9 @@ from policies.errors import EntryError, FilterError, Problem
 from policies.identity import Roots, SpiffeId
 from policies.ingress import EntryListener, ExposedService, exposed
 from policies.instances import healthy_endpoints
+from policies.modifiers import LEFT_OUT, complaints
 from policies.proxies import Registration
+from policies.routes import HeaderModifiers
 from policies.snapshot import Snapshot, endpoint_watch
 from policies.table import (
     Cluster,
@@ -101,6 +103,7 @@ def _outbounds(
             outbound = previous.outbounds.get(key)
         if outbound is not None:
             compiled[key] = outbound
+            problems.extend(Problem(f"upstream {key}", text, LEFT_OUT) for text in outbound.left_out)
     return compiled
 
 
@@ -133,6 +136,11 @@ class _NotHeardError(Exception):
     """The instances of a primary target have not been heard yet."""
 
 
+def _modifiers(route: Route) -> Iterator[HeaderModifiers | None]:
+    for level in (route, *route.legs):
+        yield from (level.request_headers, level.response_headers)
+
+
 @dataclass(frozen=True, slots=True)
 class _Compilation:
     """One chain on its way to an `Outbound`."""
@@ -149,7 +157,8 @@ class _Compilation:
             index = start.index
         else:
             routes = (self._plain_route(self.chain.start),)
-        return Outbound(self.chain.service, self.chain.protocol, routes, index)
+        left_out = complaints(level for route in routes for level in _modifiers(route))
+        return Outbound(self.chain.service, self.chain.protocol, routes, index, left_out)
 
     def _plain_route(self, node: str) -> Route:
         return Route(match=None, legs=tuple(self._legs(node)), request_timeout=self._timeout(0.0, node))
@@ -275,6 +284,8 @@ def _ingress(
             for service in exposed(listener, rows)
             if _fits(service, listener, outbounds, where, problems)
         ]
+        levels = (level for host in hosts for level in (host.request_headers, host.response_headers))
+        problems.extend(Problem(where, text, LEFT_OUT) for text in complaints(levels))
         if hosts or listener.protocol in HTTP_PROTOCOLS:
             listeners.append(IngressListener(registration.bind_address, listener.port, listener.protocol, tuple(hosts)))
     return tuple(listeners)

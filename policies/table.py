@@ -61,13 +61,14 @@ class Route:
 class Outbound:
     """One upstream as seen from here: its protocol (tcp, http, http2, grpc) and its routes, first match wins.
 
-    `index` finds the first; None where it is not worth one.
+    `index` finds the first; None where it is not worth one. `left_out` is what is wrong with modifiers that are not made.
     """
 
     service: str
     protocol: str
     routes: tuple[Route, ...]
     index: RouteIndex | None = field(default=None, compare=False, repr=False)
+    left_out: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,3 +267,24 @@ def test_tls_on_a_listener_is_told_and_the_listener_stays_closed(authority: Auth
     table, problems = compile_table(edge(authority, listener, protocols={"web": "http"}).snapshot)
     assert table.ingress == ()
     assert problems[0].where == "ingress-gateway edge listener 8443"
+
+
+def test_a_modifier_that_cannot_be_made_is_told_every_time_and_the_route_stays(authority: Authority) -> None:
+    bad = {"RequestHeaders": {"Set": {"x-ok": "1", "x-sure": "100% sure"}}, "ResponseHeaders": {"Remove": ["Host"]}}
+    member = web(authority, routed({"Definition": {"Destination": bad}}))
+    table, told = compile_table(member.snapshot)
+    texts = [(problem.where, problem.message.partition(":")[0]) for problem in told]
+    assert texts == [("upstream api", "Set of header 'x-sure'"), ("upstream api", "Remove of header 'host'")]
+    assert len(table.outbounds["api"].routes) == 1
+    assert compile_table(member.snapshot, table)[1] == told
+
+
+def test_a_modifier_of_the_gateway_that_cannot_be_made_is_told(authority: Authority) -> None:
+    services = [{"Name": "web", "ResponseHeaders": {"Add": {"x-a": "%NOPE%"}}}]
+    member = ingress("edge", authority, [{"Port": 8080, "Protocol": "http", "Services": services}])
+    upstream(member, "web", [1])
+    _, (problem,) = compile_table(member.snapshot)
+    assert (problem.where, problem.message.endswith("not known here: NOPE")) == (
+        "ingress-gateway edge listener 8080",
+        True,
+    )
