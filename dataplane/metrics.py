@@ -52,12 +52,26 @@ class ConnectionCounts:
 class UpstreamCounts:
     """The connections towards one upstream."""
 
-    __slots__ = ("connect_failures", "connections", "retries")
+    __slots__ = (
+        "connect_failures",
+        "connections",
+        "ejected",
+        "ejections",
+        "overflows",
+        "retries",
+        "retries_succeeded",
+        "retry_budget_exhausted",
+    )
 
     def __init__(self) -> None:
         self.connections = 0
         self.connect_failures = 0
         self.retries = 0
+        self.retries_succeeded = 0
+        self.retry_budget_exhausted = 0
+        self.overflows: Counter[str] = Counter()  # requests and connections refused, by the limit that was reached
+        self.ejections: Counter[str] = Counter()  # of endpoints, by cause
+        self.ejected = 0  # now
 
 
 class Metrics:
@@ -134,9 +148,21 @@ class Metrics:
         made = Family("lictor_upstream_connections_total", "counter", "Connections made to a target.")
         failed = Family("lictor_upstream_connect_failures_total", "counter", "Connections that failed.")
         retried = Family("lictor_upstream_retries_total", "counter", "Requests sent a second time.")
+        good = Family("lictor_upstream_retries_succeeded_total", "counter", "Retried requests that were answered well.")
+        over = Family("lictor_upstream_retry_budget_exhausted_total", "counter", "Retries that the budget forbade.")
+        refused = Family("lictor_upstream_overflows_total", "counter", "Refused at a limit of the target, by limit.")
+        ejections = Family("lictor_upstream_ejections_total", "counter", "Endpoints ejected, by cause.")
+        ejected = Family("lictor_upstream_ejected", "gauge", "Endpoints that are ejected now.")
         for name, counts in tuple(self.upstreams.items()):
             labels = {"target": name}
             made.add(labels, counts.connections)
             failed.add(labels, counts.connect_failures)
             retried.add(labels, counts.retries)
-        yield from (made, failed, retried)
+            good.add(labels, counts.retries_succeeded)
+            over.add(labels, counts.retry_budget_exhausted)
+            ejected.add(labels, counts.ejected)
+            for limit, count in tuple(counts.overflows.items()):
+                refused.add({**labels, "limit": limit}, count)
+            for cause, count in tuple(counts.ejections.items()):
+                ejections.add({**labels, "cause": cause}, count)
+        yield from (made, failed, retried, good, over, refused, ejections, ejected)

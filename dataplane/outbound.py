@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dataplane.clusters import ClusterPools, Failover
 from dataplane.downstream import Downstream
 from dataplane.exchange import Decide, Reply
 from dataplane.hashing import makes_cookies, new_cookies, request_hash
@@ -15,7 +16,7 @@ from dataplane.heads import FORWARDED_PROTO, RequestHead, ResponseHead, without
 from dataplane.hosts import Hosts
 from dataplane.live import Live
 from dataplane.modifiers import Moment, compile_edits
-from dataplane.pool import ClusterPools, Pool, Pools
+from dataplane.pool import Pool, Pools
 from dataplane.routing import NO_UPSTREAM, Decision, PreparedOutbound
 from policies.table import Leg, Outbound, Route, Table, VirtualHost
 
@@ -39,7 +40,9 @@ class ToEndpoint:
         "request_timeout",
     )
 
-    def __init__(self, route: Route, leg: Leg, pools: ClusterPools, virtual_host: VirtualHost | None = None) -> None:
+    def __init__(
+        self, route: Route, leg: Leg, pools: ClusterPools | Failover, virtual_host: VirtualHost | None = None
+    ) -> None:
         self._pools = pools
         self._cookies = pools.hashes and makes_cookies(pools.cluster.balancer.hash_policies)
         self._edge = virtual_host is not None
@@ -102,12 +105,8 @@ def _prepare(outbound: Outbound, pools: Pools, virtual_host: VirtualHost | None 
 
 
 def _arm_decision(route: Route, leg: Leg, pools: Pools, virtual_host: VirtualHost | None) -> ToEndpoint | Reply:
-    """Return the first cluster of the arm that has anybody left: failover in order."""
-    for cluster in leg.clusters:
-        prepared = pools.of_cluster(cluster)
-        if not prepared.empty:
-            return ToEndpoint(route, leg, prepared, virtual_host)
-    return NO_UPSTREAM
+    prepared = pools.of_leg(leg)
+    return ToEndpoint(route, leg, prepared, virtual_host) if prepared is not None else NO_UPSTREAM
 
 
 # --- deciders ------------------------------------------------------------------------------------------------------

@@ -1,36 +1,40 @@
-"""Upstream connections: pools of one endpoint each, and clusters that choose among pools.
+"""Upstream connections: pools of one endpoint each, and all the pools of a process.
 
 A pool keeps idle connections, the one used last on top, so that the rest cool down and close. Connections outlive a
 swap of the table; they are closed when their endpoint is gone, when idle too long, or shortly before a certificate of
-theirs ends.
+theirs ends. What an endpoint did counts for its target: the circuit breaker, and whether it is left out for a while.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
+import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from dataplane.circuits import Circuit, Overflow
 from dataplane.clock import Clock
+from dataplane.clusters import ClusterPools, Failover
 from dataplane.handshakes import connect_tls
 from dataplane.live import Live
-from dataplane.metrics import Metrics, UpstreamCounts
+from dataplane.metrics import Metrics
+from dataplane.outliers import Outliers
 from dataplane.tls_transport import TlsTransport
 from dataplane.upstream import EXPIRY_MARGIN, Upstream
-from policies.balance import Endpoint, Question, Schedule
+from policies.balance import Endpoint
 from policies.errors import ConnectFailed, ConnectTimedOut
 from policies.identity import SpiffeId
-from policies.table import Cluster
+from policies.outliers import Failure, State
+from policies.retries import RetryBudget
+from policies.table import Cluster, Leg
 
 IDLE_SECONDS = 60.0
-MAX_CONNECTIONS = 1024  # to one endpoint, Envoy's default
 MAX_IDLE = 256
+_ERROR = 500
 
-
-class Overflow(Exception):
-    """An endpoint has all the connections that it may have."""
+__all__ = ["Overflow", "Pool", "Pools", "Route"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,51 +46,165 @@ class Route:
     sni: str = ""
     spiffe_id: SpiffeId | None = None
 
+    def __str__(self) -> str:
+        """Return the address for people."""
+        return f"{self.address}:{self.port}"
+
 
 class Pool:
-    """The connections to one endpoint."""
+    """The connections to one endpoint. `troubled`: there is something that a good answer makes up for."""
 
-    __slots__ = ("_closed", "_live", "active", "clock", "connections", "counts", "idle", "route")
+    __slots__ = (
+        "_closed",
+        "_live",
+        "_outliers",
+        "_waiting",
+        "active",
+        "circuit",
+        "clock",
+        "connections",
+        "counts",
+        "idle",
+        "route",
+        "troubled",
+    )
 
-    def __init__(self, route: Route, live: Live, clock: Clock, counts: UpstreamCounts) -> None:
+    def __init__(self, route: Route, live: Live, clock: Clock, circuit: Circuit, outliers: Outliers) -> None:
         self.route = route
         self.clock = clock
-        self.counts = counts
+        self.circuit = circuit
+        self.counts = circuit.counts
         self._live = live
+        self._outliers = outliers
+        self._waiting: deque[asyncio.Future[Upstream | None]] = deque()
         self.idle: list[Upstream] = []
         self.connections = 0  # open, busy or idle
-        self.active = 0  # busy
+        self.active = 0  # busy, or asked for
+        self.troubled = False
         self._closed = False
+
+    # --- requests ---
 
     def take(self) -> Upstream | None:
         """Return a warm connection, or None when one must be dialled."""
         now = self.clock.now
-        while self.idle:
+        circuit = self.circuit
+        while self.idle and circuit.active < circuit.max_active:
             connection = self.idle.pop()
             if connection.usable(now):
                 self.active += 1
+                circuit.active += 1
+                connection.lent = True
                 connection.reused = True
                 return connection
             connection.abort()
         return None
 
     async def dial(self, timeout: float) -> Upstream:
-        """Return a new, busy connection. Raise ConnectFailed, ConnectTimedOut or Overflow."""
-        if self.connections >= MAX_CONNECTIONS:
-            raise Overflow
-        self.connections += 1
+        """Return a busy connection, new or waited for. Raise ConnectFailed, ConnectTimedOut or Overflow.
+
+        As in Envoy, who waits for a connection is pending, also while it is made, and what is made here takes whatever
+        comes first at the limit of connections: a place for a new one, or one that another request gives back.
+        """
+        circuit = self.circuit
+        if circuit.pending >= circuit.max_pending:
+            raise circuit.overflow("pending_requests")
+        if circuit.active >= circuit.max_active and self._room:  # it would be refused as soon as it is there
+            raise circuit.overflow("concurrent_requests")
+        circuit.pending += 1
         self.active += 1
         try:
-            connection = await self._connect(timeout)
-        except BaseException as error:
-            self.connections -= 1
+            connection = await self._obtain(timeout)
+        except BaseException:
             self.active -= 1
+            raise
+        finally:
+            circuit.pending -= 1
+        if circuit.active >= circuit.max_active:
+            self.active -= 1
+            self._put_back(connection)
+            raise circuit.overflow("concurrent_requests")
+        circuit.active += 1
+        connection.lent = True
+        return connection
+
+    @property
+    def _room(self) -> bool:
+        """Return whether a connection may be made: an endpoint without any always may, or its requests would starve."""
+        return self.circuit.connections < self.circuit.max_connections or not self.connections
+
+    async def _obtain(self, timeout: float) -> Upstream:
+        while not self._room:
+            connection = await self._wait()
+            if connection is not None and connection.usable(self.clock.now):
+                return connection
+        return await self._open(timeout)
+
+    async def _wait(self) -> Upstream | None:
+        """Return a connection that was given back, or None when a place has become free."""
+        waiter: asyncio.Future[Upstream | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        self.circuit.starving[self] = None
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                given = waiter.result()  # in the moment in which the request was given up
+                if given is not None:
+                    self._put_back(given)
+                else:
+                    self._place_free()
+            raise
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            if not self._waiting:
+                self.circuit.starving.pop(self, None)
+
+    async def _open(self, timeout: float) -> Upstream:
+        self.circuit.connections += 1
+        self.connections += 1
+        try:
+            connection = await self._connect(timeout)
+            if connection.closed:
+                message = f"{self.route}: closed as soon as it was there"
+                raise ConnectFailed(message)  # noqa: TRY301 - to be counted like one that never was
+        except BaseException as error:
+            self.circuit.connections -= 1
+            self.connections -= 1
             if isinstance(error, ConnectFailed | ConnectTimedOut):
-                self.counts.connect_failures += 1
+                self.connect_failed()
+                self._fail_waiting(error)
+            else:
+                self._place_free()
             raise
         connection.counted = True
-        self.counts.connections += 1
+        self.connected()
         return connection
+
+    def _fail_waiting(self, error: ConnectFailed | ConnectTimedOut) -> None:
+        """Let nobody wait in line for an endpoint that cannot be reached; they may try another one."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
+        self.circuit.starving.pop(self, None)
+        self._place_free()
+
+    def _place_free(self) -> None:
+        """Let one who waits make a connection: here, or else at another endpoint of the target."""
+        for pool in (self, *self.circuit.starving) if self.circuit.starving else ():
+            if pool.wake(None):
+                return
+
+    def wake(self, connection: Upstream | None) -> bool:
+        """Give a connection, or a place for one, to the request that waits longest. Return whether one did."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return True
+        return False
 
     async def _connect(self, timeout: float) -> Upstream:
         route = self.route
@@ -117,22 +235,73 @@ class Pool:
 
     def release(self, connection: Upstream) -> None:
         """Take back a connection that is ready for another request."""
+        self._end(connection)
+        self._put_back(connection)
+
+    def spent(self, connection: Upstream) -> None:
+        """Take note that a request has ended on a connection that cannot serve another."""
+        self._end(connection)
+        connection.abort()
+
+    def _end(self, connection: Upstream) -> None:
+        connection.lent = False
         self.active -= 1
+        self.circuit.active -= 1
+
+    def _put_back(self, connection: Upstream) -> None:
         if self._closed or len(self.idle) >= MAX_IDLE or not connection.usable(self.clock.now):
             connection.abort()
             return
         connection.deadline = min(self.clock.now + IDLE_SECONDS, connection.expires - EXPIRY_MARGIN)
-        self.idle.append(connection)
+        if not self._waiting or not self.wake(connection):
+            self.idle.append(connection)
 
-    def lost(self, connection: Upstream, *, busy: bool) -> None:
+    def lost(self, connection: Upstream) -> None:
         """Forget a connection that is closed."""
         if not connection.counted:  # `dial` has not had it, or gave up: the place is given back there
             return
         self.connections -= 1
-        if busy:
-            self.active -= 1
+        self.circuit.connections -= 1
+        if connection.lent:
+            self._end(connection)
         elif connection in self.idle:
             self.idle.remove(connection)
+        self._place_free()
+
+    # --- tcp: connections that are not kept ---
+
+    def reserve(self) -> Place:
+        """Take a place for a connection that is not kept. Raise Overflow."""
+        circuit = self.circuit
+        if circuit.connections >= circuit.max_connections:
+            raise circuit.overflow("connections")
+        if circuit.pending >= circuit.max_pending:
+            raise circuit.overflow("pending_requests")
+        return Place(self)
+
+    # --- passive health ---
+
+    def answered(self, status: int) -> None:
+        """An answer's head has come."""
+        if status >= _ERROR:
+            self._outliers.failed(self, Failure.ERROR)
+        elif self.troubled:
+            self._outliers.answered(self)
+
+    def failed(self) -> None:
+        """A request was not answered: the connection ended, or time was up."""
+        self._outliers.failed(self, Failure.SILENCE)
+
+    def connected(self) -> None:
+        """A connection was made."""
+        self.counts.connections += 1
+        if self.troubled:
+            self._outliers.connected(self)
+
+    def connect_failed(self) -> None:
+        """A connection could not be made."""
+        self.counts.connect_failures += 1
+        self._outliers.failed(self, Failure.CONNECT)
 
     def close(self) -> None:
         """Close what is idle; what is busy is closed when it comes back."""
@@ -140,6 +309,33 @@ class Pool:
         for connection in tuple(self.idle):
             connection.abort()
         self.idle.clear()
+        self._outliers.forget(self)
+
+
+class Place:
+    """The place of a tcp connection among those of its endpoint and target: pending, then open, then given back."""
+
+    __slots__ = ("_left", "_pool")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._left = False
+        pool.circuit.pending += 1
+        pool.circuit.connections += 1
+        pool.connections += 1
+        pool.active += 1
+
+    def settle(self) -> None:
+        """It waits no longer: the connection was made, or given up."""
+        self._pool.circuit.pending -= 1
+
+    def leave(self) -> None:
+        """Give it back; a second time does nothing."""
+        if not self._left:
+            self._left = True
+            self._pool.circuit.connections -= 1
+            self._pool.connections -= 1
+            self._pool.active -= 1
 
 
 async def _connect_plain(route: Route, timeout: float, factory: Callable[[], Upstream]) -> Upstream:
@@ -148,72 +344,23 @@ async def _connect_plain(route: Route, timeout: float, factory: Callable[[], Ups
         async with asyncio.timeout(timeout):
             transport, connection = await loop.create_connection(factory, route.address, route.port)
     except TimeoutError as error:
-        message = f"{route.address}:{route.port}: no connection within {timeout:g} s"
+        message = f"{route}: no connection within {timeout:g} s"
         raise ConnectTimedOut(message) from error
     except OSError as error:
-        message = f"{route.address}:{route.port}: {error.strerror or error}"
+        message = f"{route}: {error.strerror or error}"
         raise ConnectFailed(message) from error
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if connection.closed:
-        message = f"{route.address}:{route.port}: closed as soon as it was there"
-        raise ConnectFailed(message)
     return connection
 
 
-class ClusterPools:
-    """A cluster in use: its balancer, and a pool for each of its endpoints that has had its turn."""
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What all pools of a target share."""
 
-    __slots__ = ("_balancer", "_counter", "_pool_of", "_pools", "_schedule", "_turns", "cluster")
-
-    def __init__(self, cluster: Cluster, pool_of: Callable[[Cluster, Endpoint], Pool]) -> None:
-        self.cluster = cluster
-        self._pool_of = pool_of
-        self._balancer = cluster.chooser
-        self._pools: dict[Endpoint, Pool] = {}
-        self._schedule = self._balancer.turns if isinstance(self._balancer, Schedule) else ()
-        self._turns: list[Pool | None] = [None] * len(self._schedule)
-        self._counter = random.randrange(len(self._turns)) if self._turns else 0
-
-    @property
-    def hashes(self) -> bool:
-        """Return whether the request's hash decides."""
-        return self.cluster.balancer.policy in {"ring_hash", "maglev"}
-
-    @property
-    def empty(self) -> bool:
-        """Return whether there is no healthy endpoint."""
-        return self._balancer is None
-
-    def choose(self, request_hash: int | None = None) -> Pool:
-        """Return the pool of the endpoint that takes a request. The cluster must not be empty."""
-        turns = self._turns
-        if turns:
-            self._counter = turn = (self._counter + 1) % len(turns)
-            pool = turns[turn]
-            if pool is None:
-                pool = turns[turn] = self._pool(self._schedule[turn])
-            return pool
-        if self._balancer is None:
-            message = "an empty cluster cannot be asked"
-            raise RuntimeError(message)
-        return self._pool(self._balancer.pick(Question(0, random.random, self._busy, request_hash)))
-
-    def _pool(self, endpoint: Endpoint) -> Pool:
-        pool = self._pools.get(endpoint)
-        if pool is None:
-            pool = self._pools[endpoint] = self._pool_of(self.cluster, endpoint)
-        return pool
-
-    def _busy(self, endpoint: Endpoint) -> int:
-        return self._pool(endpoint).active
-
-    def another(self, tried: set[Pool]) -> Pool | None:
-        """Return a pool that was not tried yet, or None."""
-        endpoints = self.cluster.endpoints
-        some = random.sample(endpoints, min(len(endpoints), len(tried) + 1))  # one of them is new
-        return next((pool for pool in map(self._pool, some) if pool not in tried), None)
+    circuit: Circuit
+    outliers: Outliers
 
 
 class Pools:
@@ -223,7 +370,9 @@ class Pools:
         self._live = live
         self._clock = clock
         self._metrics = metrics
+        self._targets: dict[str, _Target] = {}
         self._pools: dict[tuple[str, Route], Pool] = {}
+        self._budgets: dict[tuple[str, float], RetryBudget] = {}
         self._named: dict[int, Cluster] = {}  # kept, so that an identity is not given to another
         self._clusters: dict[int, ClusterPools] = {}  # by identity: a cluster that did not change is the same object
 
@@ -231,8 +380,33 @@ class Pools:
         """Return the pools of a cluster, made when first asked for."""
         known = self._clusters.get(id(cluster))
         if known is None:
-            known = self._clusters[id(cluster)] = ClusterPools(cluster, self._of_endpoint)
+            outliers = self._follow(cluster).outliers
+            known = self._clusters[id(cluster)] = ClusterPools(cluster, self._of_endpoint, outliers)
         return known
+
+    def of_leg(self, leg: Leg) -> ClusterPools | Failover | None:
+        """Return who takes what goes to an arm: the clusters in which anybody is healthy, in order; None: nobody."""
+        filled = [pools for pools in map(self.of_cluster, leg.clusters) if not pools.empty]
+        if len(filled) > 1:
+            return Failover(filled)
+        return filled[0] if filled else None
+
+    def budget(self, target: str, percent: float) -> RetryBudget:
+        """Return what a target has for retries; the table may change, this goes on."""
+        known = self._budgets.get((target, percent))
+        if known is None:
+            known = self._budgets[target, percent] = RetryBudget(percent, self._clock.now)
+        return known
+
+    def serves(self, pool: Pool, leg: Leg) -> bool:
+        """Return whether an endpoint of an arm is one of the table in force; the arm may be of one before."""
+        route = pool.route
+        return all(id(cluster) in self._named for cluster in leg.clusters) or any(
+            (endpoint.address, endpoint.port) == (route.address, route.port)
+            for cluster in self._named.values()
+            if (cluster.sni, cluster.spiffe_id) == (route.sni, route.spiffe_id)
+            for endpoint in cluster.endpoints
+        )
 
     def of_app(self, address: str, port: int) -> Pool:
         """Return the pool of the local app."""
@@ -244,12 +418,26 @@ class Pools:
     def _pool(self, name: str, route: Route) -> Pool:
         known = self._pools.get((name, route))
         if known is None:
-            known = Pool(route, self._live, self._clock, self._metrics.for_upstream(name))
+            target = self._target(name)
+            known = Pool(route, self._live, self._clock, target.circuit, target.outliers)
             self._pools[name, route] = known
         return known
 
+    def _target(self, name: str) -> _Target:
+        known = self._targets.get(name)
+        if known is None:
+            counts = self._metrics.for_upstream(name)
+            known = self._targets[name] = _Target(Circuit(counts), Outliers(name, self._clock, counts))
+        return known
+
+    def _follow(self, cluster: Cluster) -> _Target:
+        target = self._target(cluster.target)
+        target.circuit.obey(cluster.limits)
+        target.outliers.obey(cluster.passive_health, len(cluster.endpoints))
+        return target
+
     def describe(self) -> list[dict[str, object]]:
-        """Return every endpoint with its connections, for people."""
+        """Return every endpoint with its connections and why it is left out, for people."""
         idle = {
             (cluster.target, _route(cluster, endpoint)): None
             for cluster in self._named.values()
@@ -258,13 +446,28 @@ class Pools:
         return [
             {
                 "target": name,
-                "endpoint": f"{route.address}:{route.port}",
+                "endpoint": str(route),
                 "connections": pool.connections if pool is not None else 0,
                 "busy": pool.active if pool is not None else 0,
                 "spiffe_id": str(route.spiffe_id or ""),
+                **(self._ejection(name, pool) if pool is not None and pool.troubled else {}),
             }
             for (name, route), pool in {**idle, **self._pools}.items()
         ]
+
+    def _ejection(self, name: str, pool: Pool) -> dict[str, object]:
+        outlier = self._targets[name].outliers.of(pool)
+        if outlier.state is State.ADMITTED or outlier.cause is None:
+            return {}
+        until = time.time() + outlier.until - self._clock.now
+        return {
+            "ejected": {
+                "state": outlier.state.value,
+                "because": outlier.cause.value,
+                "until": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until)),
+                "times": outlier.times,
+            }
+        }
 
     def keep_only(self, clusters: Iterable[Cluster]) -> None:
         """Forget clusters that no table names any more and close the pools of endpoints that are gone."""
@@ -275,6 +478,7 @@ class Pools:
         self._clusters = {key: pools for key, pools in self._clusters.items() if key in named}
         wanted: dict[tuple[str, str, SpiffeId], set[tuple[str, int]]] = {}
         for cluster in named.values():
+            self._follow(cluster)
             addresses = wanted.setdefault((cluster.target, cluster.sni, cluster.spiffe_id), set())
             addresses.update((endpoint.address, endpoint.port) for endpoint in cluster.endpoints)
         for name, route in tuple(self._pools):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
+from dataplane.circuits import Overflow
 from dataplane.clock import NEVER, Clock
 from dataplane.handshakes import connect_tls
 from dataplane.pool import Pool, Pools
@@ -17,8 +18,9 @@ from policies.errors import ConnectFailed, ConnectTimedOut
 from policies.splits import pick
 
 if TYPE_CHECKING:
+    from dataplane.clusters import ClusterPools, Failover
     from dataplane.listener import Listener
-    from dataplane.live import Live
+    from dataplane.live import Generation, Live
     from dataplane.metrics import ConnectionCounts
     from policies.identity import Peer
     from policies.table import Inbound, Outbound
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ATTEMPTS = 3
+
+
+def _nothing() -> None:
+    """Nobody has to be told."""
 
 
 class Pipe(asyncio.Protocol):
@@ -151,9 +157,9 @@ class Relay:
         """End no later than this (seconds since the epoch)."""
         self.deadline = min(self.deadline, self._clock.now + ends - self._clock.wall)
 
-    def make_upstream(self) -> Pipe:
+    def make_upstream(self, on_lost: Callable[[], None] = _nothing) -> Pipe:
         """Return the other end, to be joined once connected."""
-        return Pipe(lambda: None, self._sent)
+        return Pipe(on_lost, self._sent)
 
     def refuse(self) -> None:
         """Close the caller's end without a byte."""
@@ -210,42 +216,59 @@ async def dial_upstream(relay: Relay, live: Live, pools: Pools, key: str) -> Non
     if generation is None or outbound is None:
         relay.refuse()
         return
+    clusters = _choose(outbound, pools)
+    loop = asyncio.get_running_loop()
     tried: set[Pool] = set()
-    pool, timeout, another = _choose(outbound, pools)
-    while pool is not None and len(tried) < ATTEMPTS:
-        route = pool.route
-        assert route.spiffe_id is not None  # noqa: S101 - every mesh endpoint has one
-        pipe = relay.make_upstream()
+    pool = clusters.choose() if clusters is not None else None
+    ends = loop.time() + clusters.cluster.connect_timeout if clusters is not None else 0.0  # of all attempts together
+    while clusters is not None and pool is not None and len(tried) < ATTEMPTS and (left := ends - loop.time()) > 0:
         try:
-            await connect_tls(
-                (route.address, route.port),
-                generation.contexts.client,
-                generation.check_peer,
-                (route.sni, route.spiffe_id),
-                timeout,
-                lambda transport, pipe=pipe: _bounded(relay, transport, pipe),  # type: ignore[misc]
-            )
+            pipe = await _connect(relay, generation, pool, left)
         except (ConnectFailed, ConnectTimedOut) as error:
-            pool.counts.connect_failures += 1
             log.debug("connect_failed", upstream=key, error=str(error))
-            tried.add(pool)
-            pool = another(tried)
-            continue
-        pool.counts.connections += 1
-        relay.join(pipe)
-        return
+        except Overflow:
+            log.info("tcp_overflow", upstream=key)
+            relay.refuse()
+            return
+        else:
+            relay.join(pipe)
+            return
+        tried.add(pool)
+        pool = clusters.another(tried)
     log.info("tcp_no_healthy_upstream", upstream=key, tried=len(tried))
     relay.refuse()
 
 
-def _choose(outbound: Outbound, pools: Pools) -> tuple[Pool | None, float, Callable[[set[Pool]], Pool | None]]:
+def _choose(outbound: Outbound, pools: Pools) -> ClusterPools | Failover | None:
     route = next((route for route in reversed(outbound.routes) if route.match is None), None)
     leg = pick(route.legs, random.random()) if route is not None else None
-    for cluster in leg.clusters if leg is not None else ():
-        prepared = pools.of_cluster(cluster)
-        if not prepared.empty:
-            return prepared.choose(), cluster.connect_timeout, prepared.another
-    return None, 0.0, lambda _tried: None
+    return pools.of_leg(leg) if leg is not None else None
+
+
+async def _connect(relay: Relay, generation: Generation, pool: Pool, timeout: float) -> Pipe:
+    """Return a connection to an endpoint. Raise ConnectFailed, ConnectTimedOut or Overflow."""
+    route = pool.route
+    assert route.spiffe_id is not None  # noqa: S101 - every mesh endpoint has one
+    place = pool.reserve()
+    pipe = relay.make_upstream(place.leave)
+    try:
+        await connect_tls(
+            (route.address, route.port),
+            generation.contexts.client,
+            generation.check_peer,
+            (route.sni, route.spiffe_id),
+            timeout,
+            lambda transport: _bounded(relay, transport, pipe),
+        )
+    except BaseException as error:
+        place.leave()
+        if isinstance(error, ConnectFailed | ConnectTimedOut):
+            pool.connect_failed()
+        raise
+    finally:
+        place.settle()
+    pool.connected()
+    return pipe
 
 
 def _bounded(relay: Relay, transport: TlsTransport, pipe: Pipe) -> Pipe:

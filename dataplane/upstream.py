@@ -50,6 +50,7 @@ class Upstream(asyncio.Protocol):
         "counted",
         "deadline",
         "expires",
+        "lent",
         "reused",
         "transport",
     )
@@ -64,6 +65,7 @@ class Upstream(asyncio.Protocol):
         self._keep = True
         self.transport: asyncio.Transport
         self.reused = False
+        self.lent = False  # a request has it, or is about to
         self.counted = False  # its place in the pool is its own to give back
         self.deadline = NEVER
         self.expires = NEVER
@@ -141,13 +143,13 @@ class Upstream(asyncio.Protocol):
         del exc
         asker, state, body = self._asker, self._state, self._body
         self._asker = None
-        busy = state in {State.HEAD, State.BODY, State.TUNNEL}
         self._state = State.CLOSED
         self._pool.clock.discard(self)
-        self._pool.lost(self, busy=busy)
+        self._pool.lost(self)
         if asker is None:
             return
         if state is State.HEAD:
+            self._pool.failed()
             asker.upstream_lost(self)
         elif state is State.TUNNEL:
             asker.tunnel_ended()
@@ -194,6 +196,9 @@ class Upstream(asyncio.Protocol):
         raise BadHead(502, "too_many_informational")
 
     def _begin_answer(self, asker: Downstream, head: ResponseHead, data: bytes) -> None:
+        pool = self._pool
+        if head.status >= 500 or pool.troubled:  # noqa: PLR2004 - a server's error
+            pool.answered(head.status)
         self._body = body = self._framing(head)
         self._keep = not head.close
         out, rest = body.feed(data) if data and not body.done else (b"", data)
@@ -241,5 +246,4 @@ class Upstream(asyncio.Protocol):
         if self._keep and asker is not None and asker.request_complete:
             self._pool.release(self)
         else:
-            self._pool.active -= 1
-            self.abort()
+            self._pool.spent(self)

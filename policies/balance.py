@@ -227,6 +227,11 @@ def stable_hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogateescape"), digest_size=_POINT_BYTES).digest(), "big")
 
 
+def rehash(value: int, attempt: int) -> int:
+    """Return the hash with which a request asks again when its endpoint is left out: every proxy asks alike."""
+    return value if attempt == 0 else stable_hash(f"{value}#{attempt}")
+
+
 def combined_hash(policies: tuple[HashPolicy, ...], found: Mapping[HashPolicy, str]) -> int | None:
     """Return the hash of a request from what each policy found in it, or None when none found anything.
 

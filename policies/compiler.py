@@ -15,6 +15,8 @@ from policies.errors import EntryError, FilterError, Problem
 from policies.identity import Roots, SpiffeId
 from policies.ingress import EntryListener, ExposedService, exposed
 from policies.instances import healthy_endpoints
+from policies.limits import DEFAULT_LIMITS, Limits
+from policies.outliers import DEFAULT_HEALTH, PassiveHealth
 from policies.modifiers import LEFT_OUT, complaints
 from policies.proxies import Registration
 from policies.routes import HeaderModifiers
@@ -87,13 +89,14 @@ def _outbounds(
     snapshot: Snapshot, roots: Roots, previous: Table | None, problems: list[Problem]
 ) -> dict[str, Outbound]:
     compiled: dict[str, Outbound] = {}
-    known = _clusters_of(previous)
+    known, protections = _clusters_of(previous), _protections(snapshot)
     for key, watch in snapshot.upstreams.items():
         chain = snapshot.chain(watch)
         try:
             outbound = None
             if chain is not None:
-                outbound = _Compilation(snapshot, roots.trust_domain, chain, known).outbound()
+                protection = protections.get(key, _UNPROTECTED)
+                outbound = _Compilation(snapshot, roots.trust_domain, chain, known, protection).outbound()
         except (EntryError, FilterError) as error:
             problems.append(Problem(f"upstream {key}", str(error), "the last good state stays"))
             outbound = None
@@ -107,13 +110,33 @@ def _outbounds(
     return compiled
 
 
-_ClusterKey = tuple[str, LoadBalancer, float]
+_Protection = tuple[Limits, PassiveHealth]
+_UNPROTECTED = (DEFAULT_LIMITS, DEFAULT_HEALTH)
+_ClusterKey = tuple[str, LoadBalancer, float, _Protection]
+
+
+def _protections(snapshot: Snapshot) -> dict[str, _Protection]:
+    """Return what the user set for each upstream; for a service that two listeners expose, what the first one has."""
+    registration, entry, rows = snapshot.registration, snapshot.ingress, snapshot.gateway_services
+    found = {
+        stanza.key: (stanza.limits, stanza.passive_health)
+        for stanza in (registration.upstreams if registration is not None else ())
+    }
+    for listener in entry.listeners if entry is not None and rows is not None else ():
+        for service in exposed(listener, rows or ()):
+            found.setdefault(service.name, (service.limits, service.passive_health))
+    return found
 
 
 def _clusters_of(table: Table | None) -> dict[_ClusterKey, Cluster]:
     """Return the clusters of a table by what does not change with their endpoints."""
     return {
-        (cluster.target, cluster.balancer, cluster.connect_timeout): cluster
+        (
+            cluster.target,
+            cluster.balancer,
+            cluster.connect_timeout,
+            (cluster.limits, cluster.passive_health),
+        ): cluster
         for outbound in (table.outbounds.values() if table is not None else ())
         for route in outbound.routes
         for leg in route.legs
@@ -149,6 +172,7 @@ class _Compilation:
     trust_domain: str
     chain: Chain
     known: dict[_ClusterKey, Cluster]  # of the previous table and of this one so far
+    protection: _Protection
 
     def outbound(self) -> Outbound:
         start, index = self.chain.nodes[self.chain.start], None
@@ -220,7 +244,7 @@ class _Compilation:
         if instances is None or registration is None:
             return None
         datacenter = target.datacenter or registration.datacenter
-        key = (target.id, resolver.balancer, target.connect_timeout or resolver.connect_timeout)
+        key = (target.id, resolver.balancer, target.connect_timeout or resolver.connect_timeout, self.protection)
         before = self.known.get(key)
         found = healthy_endpoints(
             instances,
@@ -240,6 +264,8 @@ class _Compilation:
             endpoints=endpoints,
             balancer=resolver.balancer,
             connect_timeout=key[2],
+            limits=self.protection[0],
+            passive_health=self.protection[1],
             chooser=before.chooser if before is not None and same else _chooser(endpoints, resolver.balancer),
         )
         self.known[key] = before if before is not None and before == cluster else cluster

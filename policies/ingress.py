@@ -8,9 +8,11 @@ replace an explicit row by the wildcard's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from policies.limits import DEFAULT_LIMITS, Limits, ingress_limits
+from policies.outliers import DEFAULT_HEALTH, PassiveHealth, ingress_passive_health
 from policies.routes import HeaderModifiers, parse_modifiers
 from policies.weak import items, mapping
 
@@ -25,6 +27,8 @@ class ExposedService:
     hosts: tuple[str, ...] = ()
     request_headers: HeaderModifiers | None = None
     response_headers: HeaderModifiers | None = None
+    limits: Limits = DEFAULT_LIMITS
+    passive_health: PassiveHealth = DEFAULT_HEALTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,10 @@ class GatewayService:
 def parse_ingress(entry: Mapping[str, Any] | None) -> IngressEntry:
     """Return the entry; None (404) exposes nothing."""
     body = mapping(entry)
-    tls = _asks_for_tls(body)
+    tls, defaults = _asks_for_tls(body), mapping(body.get("Defaults"))
     return IngressEntry(
         name=str(body.get("Name") or ""),
-        listeners=tuple(_listener(mapping(row), tls=tls) for row in items(body.get("Listeners"))),
+        listeners=tuple(_listener(mapping(row), defaults, tls=tls) for row in items(body.get("Listeners"))),
     )
 
 
@@ -70,22 +74,24 @@ def _asks_for_tls(row: Mapping[str, Any]) -> bool:
     return bool(tls.get("Enabled") or tls.get("SDS"))
 
 
-def _listener(row: Mapping[str, Any], *, tls: bool) -> EntryListener:
+def _listener(row: Mapping[str, Any], defaults: Mapping[str, Any], *, tls: bool) -> EntryListener:
     services = items(row.get("Services"))
     return EntryListener(
         port=int(row.get("Port") or 0),
         protocol=str(row.get("Protocol") or "tcp").lower(),
-        services=tuple(_service(mapping(service)) for service in services),
+        services=tuple(_service(mapping(service), defaults) for service in services),
         tls=tls or any(_asks_for_tls(mapping(asked)) for asked in (row, *services)),
     )
 
 
-def _service(row: Mapping[str, Any]) -> ExposedService:
+def _service(row: Mapping[str, Any], defaults: Mapping[str, Any]) -> ExposedService:
     return ExposedService(
         name=str(row.get("Name") or ""),
         hosts=tuple(str(host).lower() for host in items(row.get("Hosts"))),
         request_headers=parse_modifiers(row.get("RequestHeaders")),
         response_headers=parse_modifiers(row.get("ResponseHeaders")),
+        limits=ingress_limits(defaults, row),
+        passive_health=ingress_passive_health(defaults, row),
     )
 
 
@@ -110,5 +116,5 @@ def exposed(listener: EntryListener, rows: Iterable[GatewayService]) -> tuple[Ex
         return tuple(named.values())
     for row in rows:
         if row.port == listener.port and row.service not in named and row.service not in {"", WILDCARD}:
-            named[row.service] = ExposedService(row.service, (), wildcard.request_headers, wildcard.response_headers)
+            named[row.service] = replace(wildcard, name=row.service, hosts=())
     return tuple(named.values())

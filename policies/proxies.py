@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from policies.errors import EntryError, Problem
+from policies.limits import DEFAULT_LIMITS, Limits, parse_limits
+from policies.outliers import DEFAULT_HEALTH, PassiveHealth, parse_passive_health
 from policies.unmet import unmet
 from policies.weak import Opaque, items, mapping
 
@@ -26,6 +28,8 @@ class UpstreamStanza:
     bind_port: int
     protocol: str
     connect_timeout_ms: int
+    limits: Limits = DEFAULT_LIMITS
+    passive_health: PassiveHealth = DEFAULT_HEALTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +127,6 @@ def _stanza(row: Mapping[str, Any]) -> UpstreamStanza:
         bind_port=int(row.get("LocalBindPort") or 0),
         protocol=config.text("protocol").lower(),
         connect_timeout_ms=int(config.number("connect_timeout_ms", 0)),
+        limits=parse_limits(config),
+        passive_health=parse_passive_health(config),
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from policies.balance import Balancer, Endpoint, LoadBalancer
 from policies.identity import SpiffeId
 from policies.intentions import Action, Intentions
+from policies.limits import DEFAULT_LIMITS, Limits
+from policies.outliers import DEFAULT_HEALTH, PassiveHealth
 from policies.paths import PathNormalization
 from policies.route_index import RouteIndex
 from policies.routes import HeaderModifiers, RetryPolicy, RouteMatch
@@ -31,6 +33,8 @@ class Cluster:
     balancer: LoadBalancer
     connect_timeout: float  # seconds
     chooser: Balancer | None = field(default=None, compare=False, repr=False)
+    limits: Limits = DEFAULT_LIMITS
+    passive_health: PassiveHealth = DEFAULT_HEALTH
 
 
 @dataclass(frozen=True, slots=True)

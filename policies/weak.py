@@ -39,6 +39,10 @@ class Opaque:
         except (TypeError, ValueError):
             return default
 
+    def value(self, key: str) -> object:
+        """Return the value as it is; None when it is missing."""
+        return self._values.get(folded(key))
+
     def flag(self, key: str) -> bool:
         """Return whether the value says yes: true, "true", 1."""
         return self.text(key).lower() in {"true", "1", "t"}
