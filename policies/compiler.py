@@ -160,8 +160,9 @@ class _NotHeardError(Exception):
 
 
 def _modifiers(route: Route) -> Iterator[HeaderModifiers | None]:
-    for level in (route, *route.legs):
-        yield from (level.request_headers, level.response_headers)
+    yield from (route.request_headers, route.response_headers)
+    for leg in route.legs:
+        yield from (leg.request_headers, leg.response_headers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,8 @@ class Route:
 class Outbound:
     """One upstream as seen from here: its protocol (tcp, http, http2, grpc) and its routes, first match wins.
 
-    `index` finds the first; None where it is not worth one. `left_out` is what is wrong with modifiers that are not made.
+    `index` finds the first; None where it is not worth one. `left_out` is what is wrong with modifiers that are not
+    made.
     """
 
     service: str
