@@ -14,10 +14,15 @@ from typing import Protocol
 from dataplane.heads import BadHead
 
 MAX_TRAILERS = 16 * 1024
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t -~\x80-\xff]*)?")
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
 _MAX_SIZE_LINE = 4096
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
-_FRAMING_TRAILERS = re.compile(rb"(?i)(?:host|content-length|transfer-encoding|trailer|connection)[ \t]*:")
+# What RFC 9110 section 6.5.1 keeps out of trailers, and what only a proxy may say: some app takes trailers for fields.
+_FORBIDDEN_TRAILERS = re.compile(
+    rb"(?i)(?:host|content-(?:length|type|encoding|range)|transfer-encoding|trailer|connection|keep-alive"
+    rb"|proxy-(?:connection|authorization|authenticate)|te|upgrade|expect|max-forwards|range|authorization"
+    rb"|www-authenticate|cookie|set-cookie|x[-_]forwarded[-_](?:client[-_]cert|for|proto|host)):"
+)
 
 
 class Body(Protocol):
@@ -151,7 +156,7 @@ class ChunkedBody:
                 self.done = True
 
     def _trailer(self, line: bytes) -> None:
-        if not _TRAILER_LINE.fullmatch(line) or _FRAMING_TRAILERS.match(line):
+        if not _TRAILER_LINE.fullmatch(line) or _FORBIDDEN_TRAILERS.match(line):
             raise BadHead(self._status, "bad_trailer")
         self._trailers += line + b"\r\n"
         if len(self._trailers) > MAX_TRAILERS:

@@ -19,19 +19,26 @@ FORWARDED_PROTO = b"x-forwarded-proto: http\r\n"  # what the app spoke: told by 
 
 _REQUEST_FIELDS = re.compile(
     rb"\r\n(?i:(host|connection|keep-alive|proxy-connection|transfer-encoding|content-length|te|upgrade|expect"
-    rb"|x-forwarded-client-cert|x-forwarded-for|x-forwarded-proto|x-forwarded-host)):[ \t]*([^\r\n]*)"
+    rb"|x[-_]forwarded[-_]client[-_]cert|x-forwarded-for|x-forwarded-proto|x-forwarded-host)):[ \t]*([^\r\n]*)"
 )
 _RESPONSE_FIELDS = re.compile(
     rb"\r\n(?i:(connection|keep-alive|proxy-connection|transfer-encoding|content-length|upgrade)):[ \t]*([^\r\n]*)"
 )
 _ALL_FIELDS = re.compile(rb"([^:\r\n]+):[ \t]*([^\r\n]*)\r\n")
-_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@\s]+)(/?[^\s]*)")
-_BARE_LF = re.compile(rb"(?<!\r)\n")
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]+)((?:[/?][^#]*)?)")
+# RFC 3986 section 3.2.2, but for the comma: two Hosts that somebody has joined are still two.
+_HOST = re.compile(rb"(?:(?:[0-9A-Za-z\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-fv:.]+\])(?::[0-9]{0,5})?")
+_OLD_REQUEST_LINE = re.compile(rb"[A-Z]+ [^\t ]+")
+_MAX_LENGTH_DIGITS = 18  # below 2^63: what some next hop would count with
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: [\t -~\x80-\xff]*)?")
+_NO_CONTENT = 204
 # `Connection` may not name these away: that would be an attack on what the next hop believes.
 _PROTECTED = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization", b"cookie"}
     | {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-client-cert"}
 )
+_XFCC = b"x-forwarded-client-cert"
+_FEW = 6  # names that are worth a pattern of their own
 
 
 class BadHead(Exception):
@@ -63,6 +70,7 @@ class RequestHead:
         "host",
         "lines",
         "method",
+        "names_upgrade",
         "proto",
         "strip",
         "target",
@@ -78,7 +86,8 @@ class RequestHead:
         self.content_length = 0
         self.chunked = False
         self.close = False
-        self.upgrade = False
+        self.upgrade = False  # to a WebSocket
+        self.names_upgrade = False  # in Connection
         self.expects = False
         self.forwarded = False  # any X-Forwarded-For, -Proto, -Host
         self.proto = False  # X-Forwarded-Proto
@@ -128,32 +137,44 @@ def _lines_named(names: frozenset[bytes]) -> re.Pattern[bytes]:
 
 def without(lines: bytes, names: frozenset[bytes]) -> bytes:
     """Return the lines without every field of these (lower case) names."""
-    return _lines_named(names).sub(b"", lines)
+    if len(names) <= _FEW:
+        return _lines_named(names).sub(b"", lines)
+    # A caller may name thousands in Connection: a pattern of them would take the loop's time to compile.
+    kept = [line for line in lines.split(b"\r\n") if line.partition(b":")[0].lower() not in names]
+    return b"\r\n".join(kept)
 
 
 def looks_wrong(partial: bytes) -> bool:
     """Return whether an incomplete head can never become a good one, so that nobody waits for its end."""
-    return _BARE_LF.search(partial) is not None
+    return partial.count(b"\n") != partial.count(b"\r\n")  # asked at every byte of a slow head: a pattern costs tenfold
 
 
-def parse_request(head: bytes) -> RequestHead:  # noqa: C901 - one branch a field: a table in the form of a match
+@functools.lru_cache(maxsize=1024)
+def _names_a_host(value: bytes) -> bool:
+    """Return whether a Host is a `host [":" port]` (RFC 9110 section 7.2), or empty."""
+    return not value or _HOST.fullmatch(value) is not None
+
+
+def parse_request(head: bytes) -> RequestHead:  # noqa: C901, PLR0912 - one branch a field: a table
     """Return the head in `head`, which ends with the empty line. Raise BadHead for what is not passed on."""
     first, _, lines = head.partition(b"\r\n")
     words = first.split(b" ")
     if len(words) != 3:  # noqa: PLR2004 - method, target, version
-        raise BadHead(400, "bad_request_line") if len(words) != 2 else BadHead(426, "http_0.9")  # noqa: PLR2004
+        raise BadHead(426, "http_0.9") if _OLD_REQUEST_LINE.fullmatch(first) else BadHead(400, "bad_request_line")
     _check_with_llhttp(head, words)
     request = RequestHead(words[0].decode(), words[1], lines[:-2])
-    hosts = 0
+    hosts = framings = 0
     for name, value in _REQUEST_FIELDS.findall(head):
         match name.lower():
             case b"host":
                 hosts += 1
                 request.host = value.rstrip(b" \t")
             case b"content-length":
-                request.content_length = int(value)
+                framings += 1
+                request.content_length = _length(value, 400)
             case b"transfer-encoding":
-                if value.strip().lower() != b"chunked":
+                framings += 1
+                if value.strip(b" \t").lower() != b"chunked":
                     raise BadHead(501, "transfer_encoding")
                 request.chunked = True
             case b"x-forwarded-client-cert":
@@ -166,8 +187,20 @@ def parse_request(head: bytes) -> RequestHead:  # noqa: C901 - one branch a fiel
                 _hop_by_hop(request, lowered, value)
     if hosts != 1:
         raise BadHead(400, "no_host" if hosts == 0 else "two_hosts")
+    if framings > 1:
+        raise BadHead(400, "two_framings")
+    if request.upgrade:
+        _settle_upgrade(request)
     _settle_target(request)
+    if not _names_a_host(request.host):
+        raise BadHead(400, "bad_host")
     return request
+
+
+def _length(value: bytes, status: int) -> int:
+    if len(value) > _MAX_LENGTH_DIGITS:
+        raise BadHead(status, "content_length")
+    return int(value)
 
 
 def _check_with_llhttp(head: bytes, words: list[bytes]) -> None:
@@ -198,6 +231,7 @@ def _hop_by_hop(request: RequestHead, name: bytes, value: bytes) -> None:
             request.close = request.close or b"close" in tokens
             if tokens & _PROTECTED:
                 raise BadHead(400, "connection_names_protected_field")
+            request.names_upgrade = request.names_upgrade or b"upgrade" in tokens
             strip |= tokens - {b"", b"close", b"keep-alive"}
         case b"te":
             if tokens == {b"trailers"}:
@@ -214,6 +248,14 @@ def _hop_by_hop(request: RequestHead, name: bytes, value: bytes) -> None:
     request.strip = (request.strip or frozenset()) | strip
 
 
+def _settle_upgrade(request: RequestHead) -> None:
+    """Take up an upgrade only as RFC 6455 section 4.1 has it, so that nobody sends a body and a tunnel in one."""
+    if not request.names_upgrade:
+        request.upgrade = False  # RFC 9110 section 7.8: the field came by mistake
+    elif request.method != "GET" or request.chunked or request.content_length:
+        raise BadHead(400, "upgrade_with_body")
+
+
 def _settle_target(request: RequestHead) -> None:
     """Bring the target to origin form (RFC 9112 section 3.2)."""
     target = request.target
@@ -224,7 +266,7 @@ def _settle_target(request: RequestHead) -> None:
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise BadHead(400, "bad_target")
-    rest = absolute[2]
+    rest = absolute[2]  # with no user before the host, which nobody may send (RFC 9110 section 4.2.4), and no fragment
     request.target = rest if rest.startswith(b"/") else b"/" + rest
     request.host = absolute[1]
     request.lines = b"Host: %b\r\n%b" % (absolute[1], without(request.lines, frozenset({b"host"})))
@@ -250,6 +292,12 @@ class ResponseHead:
         return b"%b\r\n%b%b\r\n" % (self.first, lines, extra)
 
 
+@functools.lru_cache(maxsize=256)
+def _is_status_line(line: bytes) -> bool:
+    """Return whether it is one by RFC 9112 section 4: llhttp takes a status of 099, and NUL in the reason."""
+    return _STATUS_LINE.fullmatch(line) is not None
+
+
 def parse_response(head: bytes) -> ResponseHead:
     """Return the head in `head`, which ends with the empty line. Raise BadHead (502) for a malformed one."""
     first, _, lines = head.partition(b"\r\n")
@@ -262,31 +310,45 @@ def parse_response(head: bytes) -> ResponseHead:
         pass
     except httptools.HttpParserError as error:
         raise BadHead(502, "malformed") from error
+    if not _is_status_line(first):
+        raise BadHead(502, "status_line")
     old = first.startswith(b"HTTP/1.0 ")
-    if not old and not first.startswith(b"HTTP/1.1 "):
-        raise BadHead(502, "http_version")
     response = ResponseHead(parser.get_status_code(), b"HTTP/1.1" + first[8:] if old else first, lines[:-2])
     response.close = old
+    framings = 0
     for name, value in _RESPONSE_FIELDS.findall(head):
-        _response_field(response, name.lower(), value)
+        framings += _response_field(response, name.lower(), value)
+    if framings > 1:
+        raise BadHead(502, "two_framings")
+    if framings and (response.status < 200 or response.status == _NO_CONTENT):  # noqa: PLR2004 - informational
+        _without_body(response)
     return response
 
 
-def _response_field(response: ResponseHead, name: bytes, value: bytes) -> None:
+def _without_body(response: ResponseHead) -> None:
+    """Refuse the framing of a body that cannot be there (RFC 9112 section 6.3): some next hop might wait for it."""
+    if response.chunked or response.content_length:
+        raise BadHead(502, "body_not_allowed")
+    response.strip = (response.strip or frozenset()) | {b"content-length"}
+
+
+def _response_field(response: ResponseHead, name: bytes, value: bytes) -> bool:
+    """Act on a field; return whether it frames the body."""
     match name:
         case b"content-length":
-            response.content_length = int(value)
-            return
+            response.content_length = _length(value, 502)
+            return True
         case b"transfer-encoding":
-            if value.strip().lower() != b"chunked":
+            if value.strip(b" \t").lower() != b"chunked":
                 raise BadHead(502, "transfer_encoding")
             response.chunked = True
-            return
+            return True
         case b"upgrade" if response.status == 101:  # noqa: PLR2004
-            return
+            return False
     strip = {name}
     if name == b"connection":
         tokens = {token.strip().lower() for token in value.split(b",")}
         response.close = response.close or b"close" in tokens
         strip |= tokens - _PROTECTED - {b"", b"close", b"keep-alive", b"upgrade"}
     response.strip = (response.strip or frozenset()) | strip
+    return False

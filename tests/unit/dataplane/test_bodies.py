@@ -49,3 +49,29 @@ def test_broken_framing_is_refused_with_the_status_of_its_side(data: bytes) -> N
         with pytest.raises(BadHead) as caught:
             body.feed(data)
         assert (caught.value.status, caught.value.reason) == (status, "bad_chunk")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Host", "content-length", "Transfer-Encoding", "Authorization", "Cookie", "TE", "Trailer", "Connection"),
+        *("X-Forwarded-Client-Cert", "x_forwarded_client_cert", "X-Forwarded-For", "Content-Type", "Upgrade", "Expect"),
+    ],
+)
+def test_a_trailer_that_could_be_taken_for_a_field_of_the_head_is_refused(name: str) -> None:
+    with pytest.raises(BadHead) as caught:
+        ChunkedBody(400).feed(f"0\r\nX-A: 1\r\n{name}: x\r\n\r\n".encode())
+    assert caught.value.reason == "bad_trailer"
+
+
+@pytest.mark.parametrize(
+    "line", [b"3 ", b"3\t", b" 3", b"3;\n", b"3;a\rb", b"3;\x00", b"+3", b"-3", b"0x3", b"3_0", b""]
+)
+def test_a_size_that_is_not_hexadecimal_digits_alone_is_refused(line: bytes) -> None:
+    with pytest.raises(BadHead):
+        ChunkedBody(400).feed(line + b"\r\nabc\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("line", [b"3", b"0003", b"3;a", b"3;a=b", b'3; a="b;c"', b"3 ;a", b"3;"])
+def test_extensions_and_leading_zeros_are_taken_and_not_passed_on(line: bytes) -> None:
+    assert ChunkedBody(400).feed(line + b"\r\nabc\r\n0\r\n\r\n") == (b"3\r\nabc\r\n0\r\n\r\n", b"")

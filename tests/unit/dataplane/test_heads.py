@@ -91,3 +91,106 @@ def test_an_answer_that_cannot_be_read_is_a_502(text: str, reason: str) -> None:
     with pytest.raises(BadHead) as caught:
         parse_response(request(text))
     assert (caught.value.status, caught.value.reason) == (502, reason)
+
+
+@pytest.mark.parametrize(
+    "target", ["http://user@api/x", "http://u:p@api/x", "http://api/x#y", "http:///x", "ws://api/"]
+)
+def test_an_absolute_form_with_a_user_or_a_fragment_is_refused(target: str) -> None:
+    with pytest.raises(BadHead) as caught:
+        parse_request(request(f"GET {target} HTTP/1.1\nHost: x\n\n"))
+    assert (caught.value.status, caught.value.reason) == (400, "bad_target")
+
+
+def test_the_host_of_an_absolute_form_takes_the_place_of_the_other() -> None:
+    head = parse_request(request("GET http://api:80?q HTTP/1.1\nHost: x\nX-A: 1\n\n"))
+    assert (head.host, head.target, head.lines) == (b"api:80", b"/?q", b"Host: api:80\r\nX-A: 1\r\n")
+
+
+@pytest.mark.parametrize("host", ["", "api", "api:80", "api:", "a_b.c", "[::1]:80", "1.2.3.4", "a%41"])
+def test_a_host_is_taken(host: str) -> None:
+    assert parse_request(request(f"GET / HTTP/1.1\nHost: {host}\n\n")).host == host.encode()
+
+
+@pytest.mark.parametrize(
+    "host", ["a b", "u@a", "a,b", "a/b", "a?b", "a#b", "a\\b", "a:b", "a:1:2", "\xe9", "[::1", "a%", "<a>"]
+)
+def test_what_names_no_host_is_refused(host: str) -> None:
+    for text in (f"GET / HTTP/1.1\nHost: {host}\n\n", f"GET http://{host}/ HTTP/1.1\nHost: a\n\n"):
+        if "http://" in text and host in {"a/b", "a?b"}:
+            continue  # there it is a path
+        with pytest.raises(BadHead) as caught:
+            parse_request(request(text))
+        assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("GET /\nHost: x\n\n", 426),
+        ("GET\t/ HTTP/1.1\nHost: x\n\n", 400),
+        ("GET\t/\nHost: x\n\n", 400),
+        ("POST / HTTP/1.1\nHost: x\nContent-Length: 9223372036854775808\n\n", 400),
+        ("POST / HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked\n\n", 501),
+    ],
+)
+def test_a_request_that_another_hop_might_read_otherwise_is_refused(text: str, status: int) -> None:
+    with pytest.raises(BadHead) as caught:
+        parse_request(request(text))
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    "lines", ["Content-Length: 1\n", "Transfer-Encoding: chunked\n", "Content-Length: 1\nUpgrade: websocket\n"]
+)
+def test_an_upgrade_has_no_body(lines: str) -> None:
+    with pytest.raises(BadHead) as caught:
+        parse_request(request(f"GET / HTTP/1.1\nHost: x\nConnection: upgrade\nUpgrade: websocket\n{lines}\n"))
+    assert caught.value.status in {400, 403}
+
+
+def test_an_upgrade_is_of_a_get_that_names_it_in_connection() -> None:
+    assert parse_request(request("GET / HTTP/1.1\nHost: x\nUpgrade: websocket\nConnection: a, Upgrade\n\n")).upgrade
+    head = parse_request(request("GET / HTTP/1.1\nHost: x\nUpgrade: websocket\n\n"))
+    assert (head.upgrade, head.render()) == (False, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    with pytest.raises(BadHead):
+        parse_request(request("POST / HTTP/1.1\nHost: x\nUpgrade: websocket\nConnection: Upgrade\n\n"))
+
+
+def test_a_certificate_told_under_a_name_that_apps_read_alike_is_not_passed_on() -> None:
+    head = parse_request(request("GET / HTTP/1.1\nHost: x\nX_Forwarded-Client_Cert: forged\nX_A: 1\n\n"))
+    assert head.render() == b"GET / HTTP/1.1\r\nHost: x\r\nX_A: 1\r\n\r\n"
+
+
+def test_a_removal_of_many_names_is_that_of_each() -> None:
+    names = [f"x-{number}" for number in range(200)]
+    lines = b"".join(b"%b: 1\r\n" % name.title().encode() for name in names)
+    assert without(b"A: 1\r\n" + lines + b"B: x-1: 2\r\n", frozenset(name.encode() for name in names)) == (
+        b"A: 1\r\nB: x-1: 2\r\n"
+    )
+    assert without(lines, frozenset(name.encode() for name in names)) == b""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("HTTP/1.1 099 Early\n\n", "status_line"),
+        ("HTTP/1.1 000 Early\n\n", "status_line"),
+        ("HTTP/1.1 200 O\0K\n\n", "status_line"),
+        ("HTTP/2.0 200 OK\n\n", "status_line"),
+        ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked\n\n", "two_framings"),
+        ("HTTP/1.1 103 Early Hints\nContent-Length: 5\n\n", "body_not_allowed"),
+        ("HTTP/1.1 204 No Content\nTransfer-Encoding: chunked\n\n", "body_not_allowed"),
+        ("HTTP/1.1 101 Go\nConnection: Upgrade\nUpgrade: websocket\nContent-Length: 5\n\n", "body_not_allowed"),
+        ("HTTP/1.1 200 OK\nContent-Length: 9223372036854775808\n\n", "content_length"),
+    ],
+)
+def test_an_answer_that_another_hop_might_read_otherwise_is_a_502(text: str, reason: str) -> None:
+    with pytest.raises(BadHead) as caught:
+        parse_response(request(text))
+    assert (caught.value.status, caught.value.reason) == (502, reason)
+
+
+def test_a_length_of_nothing_where_none_may_stand_is_left_out() -> None:
+    head = parse_response(request("HTTP/1.1 204 No Content\nContent-Length: 0\nX-A: 1\n\n"))
+    assert head.render() == b"HTTP/1.1 204 No Content\r\nX-A: 1\r\n\r\n"
