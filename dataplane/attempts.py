@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 DIALS = 3  # endpoints that are dialled before it counts as a failure
 MAX_KEPT = 64 * 1024  # bytes of a body
 
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _LOST = "upstream connect error or disconnect/reset before headers. "
 _NOBODY = Reply(503, "no_healthy_upstream", b"no healthy upstream")
 _REASON = re.compile(rb"(?im)^x-lictor-reason:[ \t]*([^\r\n]*)")
@@ -103,8 +103,13 @@ class Attempts:
         while True:
             try:
                 upstream = await self._pool.dial(self._forward.connect_timeout)
-            except (Overflow, ConnectFailed, ConnectTimedOut) as error:
-                failure = _named(error)
+            except Overflow:
+                self._dialling = None
+                self.failed(Failure.OVERFLOW)  # a limit of the target: another endpoint of it is no way out
+                return
+            except (ConnectFailed, ConnectTimedOut) as error:
+                failure = Failure.CONNECT_TIMED_OUT if isinstance(error, ConnectTimedOut) else Failure.REFUSED
+                log.debug("connect_failed", endpoint=str(self._pool.route), error=str(error))
             else:
                 self._dialling = None
                 if self._asker.gone:
@@ -112,7 +117,6 @@ class Attempts:
                 else:
                     self._ask(upstream)
                 return
-            log.debug("connect_failed", endpoint=str(self._pool.route), error=failure.value)
             self._tried.add(self._pool)
             other = self._forward.another(self._tried) if self._dials_left else None
             if other is None:
@@ -164,7 +168,7 @@ class Attempts:
 
     def lost(self, upstream: Upstream) -> None:
         """The connection ended before any answer."""
-        if upstream.reused and self._kept is not None and self._head.method in _IDEMPOTENT:
+        if upstream.reused and self._kept is not None and self._head.method in IDEMPOTENT:
             self._stop_timer()
             self._upstream = None
             self._pool = self._forward.choose(self._head, self._asker)
@@ -251,12 +255,6 @@ def no_answer(failure: Failure, *, retried: bool = False, over_budget: bool = Fa
         return Reply(504, reason, b"upstream request timeout")
     told = "retried and the latest reset reason: " if retried else "reset reason: "
     return Reply(502 if failure is Failure.NOT_HTTP else 503, reason, f"{_LOST}{told}{failure.value}".encode())
-
-
-def _named(error: Overflow | ConnectFailed | ConnectTimedOut) -> Failure:
-    if isinstance(error, Overflow):
-        return Failure.OVERFLOW
-    return Failure.CONNECT_TIMED_OUT if isinstance(error, ConnectTimedOut) else Failure.REFUSED
 
 
 @dataclass(frozen=True, slots=True)

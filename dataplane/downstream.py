@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, cast
 
 import structlog
 
+from dataplane.attempts import IDEMPOTENT, Attempts, no_answer
 from dataplane.bodies import Body, ChunkedBody, LengthBody
 from dataplane.clock import NEVER, Clock
 from dataplane.exchange import Decide, Forward, Reply, refusal
-from dataplane.heads import END, MAX_HEAD, BadHead, RequestHead, ResponseHead, looks_wrong, parse_request
-from dataplane.pool import Overflow, Pool
-from policies.errors import ConnectFailed, ConnectTimedOut
+from dataplane.heads import END, MAX_HEAD, BadHead, RequestHead, ResponseHead, looks_wrong, parse_request, without
+from policies.retries import Failure
 
 if TYPE_CHECKING:
     from dataplane.listener import Listener
@@ -35,14 +35,13 @@ log = structlog.get_logger(__name__)
 
 IDLE_SECONDS = 300.0  # between requests
 HEAD_SECONDS = 10.0  # from a head's first byte to its last
-ATTEMPTS = 3  # endpoints that are dialled for one request
 MAX_AHEAD = 64 * 1024  # bytes that a caller may send ahead of its answer
 MAX_SKIPPED = 64 * 1024  # bytes of an unwanted body that are worth keeping a connection for
 SKIP_SECONDS = 10.0  # for them to come
 LINGER_SECONDS = 1.0  # for a caller to read an answer that it did not wait for
 
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-_LOST = b"upstream connect error or disconnect/reset before headers. reset reason: "
+_ERROR = 400
+_OUR_WORD = frozenset({b"x-lictor-reason"})
 
 
 class State(enum.Enum):
@@ -64,21 +63,20 @@ class Downstream(asyncio.Protocol):
         "_advancing",
         "_ahead",
         "_answering",
+        "_attempts",
         "_body",
         "_clock",
         "_close_after",
         "_connections",
         "_counts",
         "_decide",
-        "_dialling",
         "_expires",
         "_forward",
         "_head",
         "_input_paused",
         "_listener",
         "_loop",
-        "_payload",
-        "_resend",
+        "_request",
         "_started",
         "_state",
         "_status",
@@ -110,14 +108,13 @@ class Downstream(asyncio.Protocol):
         self._ahead = b""
         self._advancing = False
         self._answering = False  # the head of the answer has been sent
+        self._attempts: Attempts | None = None  # while it takes more than a write to a warm connection
         self._body: Body | None = None
         self._close_after = False
-        self._dialling: asyncio.Task[None] | None = None
         self._forward: Forward | None = None
         self._head: RequestHead | None = None
         self._input_paused = False
-        self._payload = b""
-        self._resend = False
+        self._request = b""  # as it was sent over a warm connection, if it may be sent again
         self._started = 0.0
         self._status = 0
         self._upstream: Upstream | None = None
@@ -171,8 +168,7 @@ class Downstream(asyncio.Protocol):
         self._state = State.CLOSED
         self._clock.discard(self)
         self._connections.closed += 1
-        if self._dialling is not None:
-            self._dialling.cancel()
+        self._end_attempts()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.give_up()
@@ -266,7 +262,7 @@ class Downstream(asyncio.Protocol):
             self._state = State.ANSWERING
             if head.chunked or head.content_length:
                 self._begin_body(head)
-            self._answer_here(decision)
+            self.answer_here(decision)
             return
         self._forward = decision
         self.deadline = self._in(decision.request_timeout or decision.idle_timeout)
@@ -288,55 +284,32 @@ class Downstream(asyncio.Protocol):
 
     def _send(self, forward: Forward, head: RequestHead, request: bytes) -> None:
         pool = forward.choose(head, self)
-        upstream = pool.take()
-        if upstream is None:
-            self._dial(forward, pool, request)
-            return
-        # Kept in case the warm connection turns out dead. Only what is whole can be sent twice.
-        self._resend = self._state is State.ANSWERING and head.method in _IDEMPOTENT
-        self._payload = request if self._resend else b""
-        self._ask(upstream, request)
+        if forward.retry is None:
+            upstream = pool.take()
+            if upstream is not None:
+                # Kept in case the warm connection turns out dead. Only what is whole can be sent twice.
+                whole = self._state is State.ANSWERING and head.method in IDEMPOTENT
+                self._request = request if whole else b""
+                self.ask(upstream, request)
+                return
+        self._attempts = Attempts(self, forward, head, pool, request)
+        if forward.retry is None:
+            self._attempts.dial()
+        else:
+            self._attempts.start()
 
-    def _ask(self, upstream: Upstream, request: bytes) -> None:
+    def ask(self, upstream: Upstream, request: bytes) -> None:
+        """Send the request, or what there is of it."""
         head = self._head
         self._upstream = upstream
         if self._writing_paused:
             upstream.transport.pause_reading()
         upstream.ask(self, request, head_request=head is not None and head.method == "HEAD")
 
-    def _dial(self, forward: Forward, pool: Pool, request: bytes) -> None:
-        self._resend = False
-        self._payload = b""
-        if self._state is State.BODY:
-            self.pause_input()
-        self._dialling = self._loop.create_task(self._dial_and_ask(forward, pool, request))
-
-    async def _dial_and_ask(self, forward: Forward, pool: Pool | None, request: bytes) -> None:
-        tried: set[Pool] = set()
-        failure = b"remote connection failure"
-        while pool is not None and len(tried) < ATTEMPTS:
-            try:
-                upstream = await pool.dial(forward.connect_timeout)
-            except Overflow:
-                failure = b"overflow"
-            except ConnectTimedOut as error:
-                failure = b"connection timeout"
-                log.debug("connect_failed", error=str(error))
-            except ConnectFailed as error:
-                failure = b"remote connection failure"
-                log.debug("connect_failed", error=str(error))
-            else:
-                self._dialling = None
-                if self._state is State.CLOSED:
-                    upstream.abort()
-                    return
-                self._ask(upstream, request)
-                self.resume_input()
-                return
-            tried.add(pool)
-            pool = forward.another(tried)
-        self._dialling = None
-        self._answer_here(Reply(503, failure.decode().replace(" ", "_"), _LOST + failure))
+    def _end_attempts(self) -> None:
+        if self._attempts is not None:
+            self._attempts.cancel()
+            self._attempts = None
 
     def _read_body(self, data: bytes) -> None:
         body, upstream = self._body, self._upstream
@@ -349,11 +322,15 @@ class Downstream(asyncio.Protocol):
             return
         if self._forward is not None and self._forward.request_timeout is None:
             self._refresh_idle()
+        if self._attempts is not None:
+            self._attempts.keep(out)
+        if upstream is not None:
+            upstream.send(out)
         if body.done:
             self._state = State.ANSWERING
             self._ahead = rest
-        if upstream is not None:
-            upstream.send(out)
+            if self._attempts is not None:
+                self._attempts.completed()
 
     def _broken_body(self, error: BadHead) -> None:
         upstream, self._upstream = self._upstream, None
@@ -368,6 +345,11 @@ class Downstream(asyncio.Protocol):
     def request_complete(self) -> bool:
         """Return whether the whole request has been sent on."""
         return self._state is State.ANSWERING
+
+    @property
+    def gone(self) -> bool:
+        """Return whether the caller has left."""
+        return self._state is State.CLOSED
 
     @property
     def under_way(self) -> RequestHead | None:
@@ -417,7 +399,14 @@ class Downstream(asyncio.Protocol):
     def answer(self, head: ResponseHead, body: bytes, *, done: bool, reframed: bool) -> None:
         """Write the head of the answer and what is there of its body."""
         forward = self._forward
+        if self._attempts is not None:
+            if self._attempts.refuses(head):
+                self._drop_answer(done=done)
+                return
+            self._end_attempts()
         if forward is not None:
+            if head.status >= _ERROR and not forward.in_mesh:
+                head.lines = without(head.lines, _OUR_WORD)
             head = forward.response_lines(head, self)
         extra = b"transfer-encoding: chunked\r\n" if reframed else b""
         if self._close_after or self._state is State.BODY:
@@ -431,6 +420,12 @@ class Downstream(asyncio.Protocol):
             self._finish(head.status)
         else:
             self._status = head.status
+
+    def _drop_answer(self, *, done: bool) -> None:
+        """Let go of an answer that is not passed on, and of its connection unless that is free already."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None and not done:
+            upstream.give_up()
 
     def answer_more(self, body: bytes, *, done: bool) -> None:
         """Write more of the answer's body."""
@@ -449,6 +444,7 @@ class Downstream(asyncio.Protocol):
 
     def switch(self, head: ResponseHead) -> None:
         """Become a tunnel after 101."""
+        self._end_attempts()
         self._counts.answered(head.status, self._loop.time() - self._started)
         self.transport.write(head.render(b"connection: Upgrade\r\n"))
         self._state = State.TUNNEL
@@ -470,22 +466,25 @@ class Downstream(asyncio.Protocol):
     def upstream_lost(self, upstream: Upstream) -> None:
         """The connection ended before any answer: once more if that is harmless, else say so."""
         self._upstream = None
-        forward, head = self._forward, self._head
-        if upstream.reused and self._resend and forward is not None and head is not None:
-            request = self._payload
-            pool = forward.choose(head, self)
-            pool.counts.retries += 1
-            self._dial(forward, pool, request)
-            return
-        self.upstream_broke("connection termination", 503)
+        if self._attempts is None:
+            forward, head = self._forward, self._head
+            assert forward is not None  # noqa: S101 - something was asked
+            assert head is not None  # noqa: S101 - the same
+            if not self._request:
+                self.upstream_broke(Failure.ENDED)
+                return
+            self._attempts = Attempts(self, forward, head, upstream.pool, self._request)
+        self._attempts.lost(upstream)
 
-    def upstream_broke(self, reason: str, status: int) -> None:
+    def upstream_broke(self, failure: Failure) -> None:
         """There will be no answer."""
         self._upstream = None
         if self._answering:
             self.upstream_cut()
-            return
-        self._answer_here(Reply(status, reason.replace(" ", "_"), _LOST + reason.encode()))
+        elif self._attempts is not None:
+            self._attempts.failed(failure)
+        else:
+            self.answer_here(no_answer(failure))
 
     def upstream_cut(self) -> None:
         """The answer ended in the middle: the caller must not take it for whole."""
@@ -499,19 +498,21 @@ class Downstream(asyncio.Protocol):
         forward = self._forward
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
-            upstream.give_up()
-        if self._dialling is not None:
-            self._dialling.cancel()
-            self._dialling = None
+            if self._state is State.ANSWERING:
+                upstream.overdue()
+            else:
+                upstream.give_up()  # it was the caller who took too long
         if self._answering:
             self._counts.reasons["cut_answer"] += 1
             self.transport.abort()
         elif forward is not None and forward.request_timeout is None:
-            self._answer_here(Reply(504, "stream_timeout", b"stream timeout"))
+            self.answer_here(Reply(504, "stream_timeout", b"stream timeout"))
         else:
-            self._answer_here(Reply(504, "request_timeout", b"upstream request timeout"))
+            self.answer_here(Reply(504, "request_timeout", b"upstream request timeout"))
 
-    def _answer_here(self, reply: Reply) -> None:
+    def answer_here(self, reply: Reply) -> None:
+        """Answer in the place of an endpoint."""
+        self._end_attempts()
         head, body = self._head, self._body
         self._counts.reasons[reply.reason] += 1
         unread = body is not None and not body.done
@@ -548,7 +549,7 @@ class Downstream(asyncio.Protocol):
         self._close_after = True
         self._ahead = b""
         self._state = State.BODY  # whatever comes now belongs to something that was not understood
-        self._answer_here(reply)
+        self.answer_here(reply)
 
     def _close(self) -> None:
         """Close; where the caller may still be sending, give it a moment to read the answer first."""
@@ -569,8 +570,7 @@ class Downstream(asyncio.Protocol):
         self._forward = None
         self._head = None
         self._body = None
-        self._payload = b""
-        self._resend = False
+        self._request = b""
         if self._close_after:
             self._close()
             return

@@ -11,6 +11,7 @@ from dataplane.heads import BadHead, RequestHead, ResponseHead
 if TYPE_CHECKING:
     from dataplane.downstream import Downstream
     from dataplane.pool import Pool
+    from policies.retries import RetryBudget, RetryPolicy
 
 _PHRASES = {
     200: b"OK",
@@ -66,8 +67,13 @@ def refusal(error: BadHead) -> Reply:
 class Forward(Protocol):
     """A decision to pass a request on. One object serves all requests that are decided alike.
 
-    `request_timeout` and `idle_timeout` are seconds or None; `connect_timeout` seconds.
+    `request_timeout` and `idle_timeout` are seconds or None; `connect_timeout` seconds. `in_mesh` says whether the
+    endpoint is a sidecar: of its answers alone a field of this proxy's own is believed.
     """
+
+    retry: RetryPolicy | None
+    budget: RetryBudget | None
+    in_mesh: bool
 
     request_timeout: float | None
     idle_timeout: float | None

@@ -18,6 +18,7 @@ from dataplane.pool import Pool, Pools
 from policies.errors import MeshError
 from policies.intentions import SourcePolicy
 from policies.paths import must_redirect, normalize
+from policies.retries import RetryBudget, RetryPolicy
 from policies.table import Inbound, Table
 
 _XFCC = frozenset({b"x-forwarded-client-cert"})
@@ -28,13 +29,16 @@ _GRPC_DENIED = b"content-type: application/grpc\r\ngrpc-status: 7\r\ngrpc-messag
 class ToApp:
     """The decision to let a request through to the local app."""
 
-    __slots__ = ("_pool", "connect_timeout", "idle_timeout", "request_timeout")
+    __slots__ = ("_pool", "budget", "connect_timeout", "idle_timeout", "in_mesh", "request_timeout", "retry")
 
     def __init__(self, inbound: Inbound, pools: Pools) -> None:
         self._pool = pools.of_app(inbound.local_address, inbound.local_port)
         self.connect_timeout = inbound.local_connect_timeout
         self.request_timeout = inbound.local_request_timeout
         self.idle_timeout: float | None = 300.0
+        self.retry: RetryPolicy | None = None
+        self.budget: RetryBudget | None = None
+        self.in_mesh = False
 
     def choose(self, head: RequestHead, downstream: Downstream) -> Pool:
         """Return the app's pool."""

@@ -30,20 +30,32 @@ class ToEndpoint:
     """The decision to send a request to an endpoint of one arm."""
 
     __slots__ = (
+        "_all",
         "_cookies",
         "_edge",
+        "_leg",
         "_pools",
         "_request_edits",
         "_response_edits",
+        "budget",
         "connect_timeout",
         "idle_timeout",
+        "in_mesh",
         "request_timeout",
+        "retry",
     )
 
     def __init__(
-        self, route: Route, leg: Leg, pools: ClusterPools | Failover, virtual_host: VirtualHost | None = None
+        self,
+        route: Route,
+        leg: Leg,
+        pools: ClusterPools | Failover,
+        everything: Pools,
+        virtual_host: VirtualHost | None = None,
     ) -> None:
         self._pools = pools
+        self._all = everything
+        self._leg = leg
         self._cookies = pools.hashes and makes_cookies(pools.cluster.balancer.hash_policies)
         self._edge = virtual_host is not None
         levels = (leg, route, virtual_host)
@@ -52,6 +64,9 @@ class ToEndpoint:
         self.connect_timeout = pools.cluster.connect_timeout
         self.request_timeout = route.request_timeout
         self.idle_timeout = route.idle_timeout
+        self.in_mesh = True
+        self.retry = retry = route.retry
+        self.budget = everything.budget(pools.cluster.target, retry.budget_percent) if retry is not None else None
 
     @property
     def empty(self) -> bool:
@@ -66,8 +81,12 @@ class ToEndpoint:
         )
 
     def another(self, tried: set[Pool]) -> Pool | None:
-        """Return the pool of an endpoint that was not tried."""
-        return self._pools.another(tried)
+        """Return the pool of an endpoint of this arm that was not tried and is not gone since the decision."""
+        pool = self._pools.another(tried)
+        while pool is not None and not self._all.serves(pool, self._leg):
+            tried.add(pool)
+            pool = self._pools.another(tried)
+        return pool
 
     def request(self, head: RequestHead, downstream: Downstream) -> bytes:
         """Return the head with this route's changes. What the app says about certificates is not believed."""
@@ -106,7 +125,7 @@ def _prepare(outbound: Outbound, pools: Pools, virtual_host: VirtualHost | None 
 
 def _arm_decision(route: Route, leg: Leg, pools: Pools, virtual_host: VirtualHost | None) -> ToEndpoint | Reply:
     prepared = pools.of_leg(leg)
-    return ToEndpoint(route, leg, prepared, virtual_host) if prepared is not None else NO_UPSTREAM
+    return ToEndpoint(route, leg, prepared, pools, virtual_host) if prepared is not None else NO_UPSTREAM
 
 
 # --- deciders ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import re
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -11,6 +12,7 @@ import structlog
 from dataplane.bodies import Body, ChunkedBody, LengthBody, UntilClose
 from dataplane.clock import NEVER
 from dataplane.heads import END, MAX_HEAD, BadHead, ResponseHead, looks_wrong, parse_response
+from policies.retries import Failure
 
 if TYPE_CHECKING:
     from dataplane.downstream import Downstream
@@ -20,6 +22,9 @@ log = structlog.get_logger(__name__)
 
 MAX_INFORMATIONAL = 16  # answers of status 1xx that one read may bring
 EXPIRY_MARGIN = 2.0  # seconds before a certificate ends in which a connection takes no new request
+_UNAVAILABLE = 503
+# What a sidecar of ours says when it could not reach its app: the endpoint is as gone as one that takes no connection.
+_APP_IS_GONE = re.compile(rb"(?im)^x-lictor-reason: (?:remote_connection_failure|connection_timeout)\r?$")
 _NO_CONTENT = 204
 _NOT_MODIFIED = 304
 _SWITCHING = 101
@@ -93,6 +98,17 @@ class Upstream(asyncio.Protocol):
         self._asker = None
         self.abort()
 
+    def overdue(self) -> None:
+        """The answer did not come in time: the endpoint has failed, and the connection is of no use any more."""
+        if self._state is State.HEAD:
+            self._pool.failed()
+        self.give_up()
+
+    @property
+    def pool(self) -> Pool:
+        """Return the endpoint's."""
+        return self._pool
+
     def abort(self) -> None:
         """Close at once."""
         if self._state is not State.CLOSED:
@@ -132,7 +148,7 @@ class Upstream(asyncio.Protocol):
             self._asker = None
             self.abort()
             log.debug("upstream_protocol_error", reason=error.reason)
-            asker.upstream_broke("protocol error", 502)
+            asker.upstream_broke(Failure.NOT_HTTP)
 
     def eof_received(self) -> bool:
         """The peer is done; so are we."""
@@ -198,7 +214,9 @@ class Upstream(asyncio.Protocol):
     def _begin_answer(self, asker: Downstream, head: ResponseHead, data: bytes) -> None:
         pool = self._pool
         if head.status >= 500 or pool.troubled:  # noqa: PLR2004 - a server's error
-            pool.answered(head.status)
+            pool.answered(
+                head.status, app_is_gone=head.status == _UNAVAILABLE and bool(_APP_IS_GONE.search(head.lines))
+            )
         self._body = body = self._framing(head)
         self._keep = not head.close
         out, rest = body.feed(data) if data and not body.done else (b"", data)

@@ -14,15 +14,9 @@ from policies.balance import HashPolicy, LoadBalancer
 from policies.durations import parse_duration
 from policies.errors import ChainError, EntryError, FilterError
 from policies.filters import Filter, parse_filter
+from policies.retries import RetryPolicy, parse_retry
 from policies.route_index import RouteIndex
-from policies.routes import (
-    HeaderModifiers,
-    RetryPolicy,
-    RouteMatch,
-    parse_match,
-    parse_modifiers,
-    parse_retry,
-)
+from policies.routes import HeaderModifiers, RouteMatch, parse_match, parse_modifiers
 from policies.weak import items, mapping
 
 HTTP_PROTOCOLS = frozenset({"http", "http2", "grpc"})

@@ -20,6 +20,7 @@ from policies.outliers import DEFAULT_HEALTH, PassiveHealth
 from policies.modifiers import LEFT_OUT, complaints
 from policies.proxies import Registration
 from policies.routes import HeaderModifiers
+from policies.retries import RetrySettings
 from policies.snapshot import Snapshot, endpoint_watch
 from policies.table import (
     Cluster,
@@ -46,7 +47,7 @@ def compile_table(snapshot: Snapshot, previous: Table | None = None) -> tuple[Ta
         message = "a table needs the registration, the roots and a leaf"
         raise ValueError(message)
     problems = [problem for group in snapshot.problems.values() for problem in group]
-    outbounds = _outbounds(snapshot, roots, previous, problems)
+    outbounds = _outbounds(snapshot, registration, roots, previous, problems)
     table = Table(
         identity=leaf.spiffe_id,
         inbound=_inbound(snapshot, registration),
@@ -86,17 +87,19 @@ def _inbound(snapshot: Snapshot, registration: Registration) -> Inbound | None:
 
 
 def _outbounds(
-    snapshot: Snapshot, roots: Roots, previous: Table | None, problems: list[Problem]
+    snapshot: Snapshot, registration: Registration, roots: Roots, previous: Table | None, problems: list[Problem]
 ) -> dict[str, Outbound]:
     compiled: dict[str, Outbound] = {}
     known, protections = _clusters_of(previous), _protections(snapshot)
+    retries = {stanza.key: stanza.retries for stanza in registration.upstreams}
     for key, watch in snapshot.upstreams.items():
         chain = snapshot.chain(watch)
         try:
             outbound = None
             if chain is not None:
                 protection = protections.get(key, _UNPROTECTED)
-                outbound = _Compilation(snapshot, roots.trust_domain, chain, known, protection).outbound()
+                settings = retries.get(key, registration.retries)
+                outbound = _Compilation(snapshot, roots.trust_domain, chain, known, protection, settings).outbound()
         except (EntryError, FilterError) as error:
             problems.append(Problem(f"upstream {key}", str(error), "the last good state stays"))
             outbound = None
@@ -174,6 +177,7 @@ class _Compilation:
     chain: Chain
     known: dict[_ClusterKey, Cluster]  # of the previous table and of this one so far
     protection: _Protection
+    retries: RetrySettings
 
     def outbound(self) -> Outbound:
         start, index = self.chain.nodes[self.chain.start], None
@@ -195,7 +199,7 @@ class _Compilation:
             prefix_rewrite=route.prefix_rewrite,
             request_timeout=self._timeout(route.request_timeout, route.next_node),
             idle_timeout=_limit(route.idle_timeout, DEFAULT_IDLE_TIMEOUT),
-            retry=route.retry,
+            retry=self.retries.of(route.retry),
             request_headers=route.request_headers,
             response_headers=route.response_headers,
         )

@@ -13,6 +13,7 @@ from typing import Any
 from policies.errors import EntryError, Problem
 from policies.limits import DEFAULT_LIMITS, Limits, parse_limits
 from policies.outliers import DEFAULT_HEALTH, PassiveHealth, parse_passive_health
+from policies.retries import DEFAULT_RETRIES, RetrySettings, parse_retry_settings
 from policies.unmet import unmet
 from policies.weak import Opaque, items, mapping
 
@@ -30,6 +31,7 @@ class UpstreamStanza:
     connect_timeout_ms: int
     limits: Limits = DEFAULT_LIMITS
     passive_health: PassiveHealth = DEFAULT_HEALTH
+    retries: RetrySettings = DEFAULT_RETRIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Registration:
     max_inbound_connections: int
     upstreams: tuple[UpstreamStanza, ...]
     problems: tuple[Problem, ...]
+    retries: RetrySettings = DEFAULT_RETRIES  # of upstreams that say nothing themselves
 
 
 def parse_registration(answer: Mapping[str, Any]) -> Registration:
@@ -70,6 +73,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
     config = Opaque(proxy.get("Config"))
     problems: list[Problem] = []
     address, port = str(answer.get("Address") or ""), int(answer.get("Port") or 0)
+    retries = parse_retry_settings(config)
     request_timeout = config.number("local_request_timeout_ms", 0)
     return Registration(
         proxy_id=proxy_id,
@@ -87,12 +91,15 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
         local_connect_timeout=config.number("local_connect_timeout_ms", 5000) / 1000,
         local_request_timeout=request_timeout / 1000 if request_timeout > 0 else None,
         max_inbound_connections=max(0, int(config.number("max_inbound_connections", 0))),
-        upstreams=_upstreams(proxy_id, items(proxy.get("Upstreams")), problems),
+        upstreams=_upstreams(proxy_id, items(proxy.get("Upstreams")), retries, problems),
+        retries=retries,
         problems=(*problems, *unmet(proxy_id, proxy)),
     )
 
 
-def _upstreams(proxy_id: str, rows: tuple[Any, ...], problems: list[Problem]) -> tuple[UpstreamStanza, ...]:
+def _upstreams(
+    proxy_id: str, rows: tuple[Any, ...], retries: RetrySettings, problems: list[Problem]
+) -> tuple[UpstreamStanza, ...]:
     stanzas = []
     for position, row in enumerate(map(mapping, rows)):
         where = f"{proxy_id} Upstreams[{position}] {row.get('DestinationName') or ''}".rstrip()
@@ -100,7 +107,7 @@ def _upstreams(proxy_id: str, rows: tuple[Any, ...], problems: list[Problem]) ->
         if refusal:
             problems.append(Problem(where, *refusal))
         else:
-            stanzas.append(_stanza(row))
+            stanzas.append(_stanza(row, retries))
     return tuple(stanzas)
 
 
@@ -116,7 +123,7 @@ def _unsupported(row: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def _stanza(row: Mapping[str, Any]) -> UpstreamStanza:
+def _stanza(row: Mapping[str, Any], retries: RetrySettings) -> UpstreamStanza:
     service, datacenter = str(row["DestinationName"]), str(row.get("Datacenter") or "")
     config = Opaque(row.get("Config"))
     return UpstreamStanza(
@@ -129,4 +136,5 @@ def _stanza(row: Mapping[str, Any]) -> UpstreamStanza:
         connect_timeout_ms=int(config.number("connect_timeout_ms", 0)),
         limits=parse_limits(config),
         passive_health=parse_passive_health(config),
+        retries=parse_retry_settings(config, retries),
     )

@@ -1,4 +1,4 @@
-"""Which route takes a request, and what a route changes: matches, retries and header modifiers of `service-router`."""
+"""Which route takes a request, and what a route changes: matches and header modifiers of `service-router`."""
 
 from __future__ import annotations
 
@@ -27,15 +27,6 @@ class HeaderModifiers:
     add: tuple[tuple[str, str], ...] = ()
     set: tuple[tuple[str, str], ...] = ()
     remove: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """A route's retries: how often and on what (`RetryOn`, `RetryOnStatusCodes`, `RetryOnConnectFailure`)."""
-
-    count: int
-    conditions: frozenset[str]
-    status_codes: frozenset[int] = frozenset()
 
 
 BesidesPath = Callable[[str, str, Headers], bool]  # method, raw query, headers
@@ -116,14 +107,3 @@ def parse_modifiers(row: object) -> HeaderModifiers | None:
 
 def _pairs(value: object) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((str(name).lower(), str(text)) for name, text in mapping(value).items()))
-
-
-def parse_retry(destination: Mapping[str, Any]) -> RetryPolicy | None:
-    """Return the retries of a route's `Destination`. A number without a condition retries nothing."""
-    conditions = {str(condition) for condition in items(destination.get("RetryOn"))}
-    if destination.get("RetryOnConnectFailure"):
-        conditions.add("connect-failure")
-    codes = frozenset(int(code) for code in items(destination.get("RetryOnStatusCodes")))
-    if not conditions and not codes:
-        return None
-    return RetryPolicy(int(destination.get("NumRetries") or 1), frozenset(conditions), codes)

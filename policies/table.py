@@ -11,8 +11,9 @@ from policies.intentions import Action, Intentions
 from policies.limits import DEFAULT_LIMITS, Limits
 from policies.outliers import DEFAULT_HEALTH, PassiveHealth
 from policies.paths import PathNormalization
+from policies.retries import RetryPolicy
 from policies.route_index import RouteIndex
-from policies.routes import HeaderModifiers, RetryPolicy, RouteMatch
+from policies.routes import HeaderModifiers, RouteMatch
 
 
 @dataclass(frozen=True, slots=True)

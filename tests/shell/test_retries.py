@@ -440,7 +440,7 @@ async def test_a_spent_budget_is_told_where_the_answer_is_made_here(authority: A
 
 async def test_killing_one_of_three_under_load_fails_no_request(authority: Authority) -> None:
     async def work(side: Side, message: Message) -> bytes:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.03)  # so that some are under way at any time
         return b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
     async with mesh(authority, [work, work, work], NumRetries=2, RetryOn=["5xx"]) as m:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from policies.errors import EntryError
-from policies.routes import HeaderModifiers, RetryPolicy, parse_match, parse_modifiers, parse_retry
+from policies.routes import HeaderModifiers, parse_match, parse_modifiers
 
 
 class NoHeaders:
@@ -60,10 +60,3 @@ def test_modifiers_are_read_in_lower_case_and_in_order_of_name() -> None:
     assert modifiers == HeaderModifiers((("x-a", "1"), ("x-b", "2")), (("y", "3"),), ("z",))
     assert parse_modifiers(None) is None
     assert parse_modifiers({"Add": {}}) is None
-
-
-def test_retries_need_a_condition() -> None:
-    assert parse_retry({"NumRetries": 3}) is None
-    assert parse_retry({"RetryOnConnectFailure": True}) == RetryPolicy(1, frozenset({"connect-failure"}))
-    assert parse_retry({"NumRetries": 2, "RetryOnStatusCodes": [503]}) == RetryPolicy(2, frozenset(), frozenset({503}))
-    assert parse_retry({"RetryOn": ["5xx", "reset"]}) == RetryPolicy(1, frozenset({"5xx", "reset"}))
