@@ -50,7 +50,7 @@ class LoadBalancer:
     policy: str = "round_robin"  # round_robin, least_request, random, ring_hash, maglev
     choice_count: int = 2
     minimum_ring_size: int = 1024
-    maximum_ring_size: int = 8192
+    maximum_ring_size: int = 8 << 20
     hash_policies: tuple[HashPolicy, ...] = ()
 
 
@@ -157,13 +157,11 @@ class Ring:
     __slots__ = ("_owners", "_points", "_random")
 
     def __init__(self, endpoints: tuple[Endpoint, ...], minimum: int, maximum: int) -> None:
-        total = sum(endpoint.weight for endpoint in endpoints)
-        lightest = min(endpoint.weight for endpoint in endpoints)
-        scale = min(math.ceil(lightest * minimum / total) * total / lightest, maximum)
+        each = points_per_weight(endpoints, minimum, maximum)
         points = sorted(
             (stable_hash(f"{key(endpoint)}_{position}"), order)
             for order, endpoint in enumerate(endpoints)
-            for position in range(max(1, int(scale * endpoint.weight / total)))
+            for position in range(max(1, int(each * endpoint.weight)))
         )
         self._points = [point for point, _ in points]
         self._owners = [endpoints[order] for _, order in points]
@@ -175,6 +173,18 @@ class Ring:
             return self._random.pick(question)
         position = bisect.bisect_left(self._points, question.hash)
         return self._owners[position % len(self._owners)]
+
+
+def points_per_weight(endpoints: tuple[Endpoint, ...], minimum: int, maximum: int) -> float:
+    """Return how many points a weight of 1 has, so that a ring has `minimum` of them or more, but at most `maximum`.
+
+    A power of two: Envoy takes the smallest number that will do, so that with every endpoint that comes or goes the
+    others get or lose points, and callers move who need not. Here that happens when the number doubles or halves.
+    """
+    total = sum(endpoint.weight for endpoint in endpoints)
+    lightest = min(endpoint.weight for endpoint in endpoints)
+    wanted = max(minimum / total, 1 / lightest)
+    return min(2.0 ** math.ceil(math.log2(wanted)), maximum / total)
 
 
 class Maglev:
@@ -194,7 +204,11 @@ class Maglev:
 
 
 def _maglev_table(endpoints: tuple[Endpoint, ...], size: int) -> tuple[Endpoint, ...]:
-    """Fill the table as in the Maglev paper; an endpoint's turns come as often as its share of the weight."""
+    """Fill the table as in the Maglev paper; an endpoint's turns come as often as its share of the weight.
+
+    Endpoints take their turns in the order of their addresses, so that every proxy fills its table alike.
+    """
+    endpoints = tuple(sorted(endpoints, key=key))
     heaviest = max(endpoint.weight for endpoint in endpoints)
     table: list[Endpoint | None] = [None] * size
     cursors = [stable_hash(key(endpoint)) % size for endpoint in endpoints]

@@ -86,8 +86,15 @@ def test_when_one_of_three_leaves_most_hashes_stay_where_they_were(policy: str) 
 
 
 def test_a_ring_has_points_between_its_bounds() -> None:
-    assert 1024 <= len(Ring(THREE, 1024, 8192)._points) <= 1100
-    assert len(Ring(WEIGHTED, 1024, 64)._points) <= 64
+    assert len(Ring(THREE, 1024, 8192)._points) == 3 * 512
+    assert len(Ring(WEIGHTED, 1024, 8192)._points) == 4 * 256
+    assert len(Ring(WEIGHTED, 1024, 64)._points) == 64
+    heavy = (Endpoint("a", "10.0.0.1", 80, 1), *(Endpoint(f"h{n}", "10.0.0.2", n, 128) for n in range(20)))
+    assert len(Ring(heavy, 1024, 8192)._points) == 1 + 20 * 128  # the lightest has a point, and the others their share
+
+
+def test_without_a_maximum_a_large_minimum_holds() -> None:
+    assert len(Ring(THREE, 10_000, LoadBalancer().maximum_ring_size)._points) == 3 * 4096
 
 
 def test_a_maglev_table_is_full() -> None:
