@@ -15,6 +15,7 @@ from dataplane.listener import Listener, bind
 from dataplane.live import Live
 from dataplane.metrics import Metrics
 from dataplane.pool import Pool, Pools
+from policies.retries import RetryBudget, RetryPolicy
 
 
 class Pass:
@@ -23,6 +24,9 @@ class Pass:
     connect_timeout = 5.0
     request_timeout: float | None = 15.0
     idle_timeout: float | None = 300.0
+    retry: RetryPolicy | None = None
+    budget: RetryBudget | None = None
+    in_mesh = False
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
