@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -424,8 +425,12 @@ class Downstream(asyncio.Protocol):
     def _drop_answer(self, *, done: bool) -> None:
         """Let go of an answer that is not passed on, and of its connection unless that is free already."""
         upstream, self._upstream = self._upstream, None
-        if upstream is not None and not done:
+        if upstream is None or done:
+            return
+        if self._writing_paused:
             upstream.give_up()
+        else:
+            upstream.discard()
 
     def answer_more(self, body: bytes, *, done: bool) -> None:
         """Write more of the answer's body."""
@@ -514,6 +519,8 @@ class Downstream(asyncio.Protocol):
         """Answer in the place of an endpoint."""
         self._end_attempts()
         head, body = self._head, self._body
+        if self._forward is not None:
+            reply = replace(reply, change=self._forward.response_lines)
         self._counts.reasons[reply.reason] += 1
         unread = body is not None and not body.done
         if unread and (head is None or head.chunked or head.content_length > MAX_SKIPPED):
@@ -524,6 +531,7 @@ class Downstream(asyncio.Protocol):
                 self._clock.date,
                 close=self._close_after,
                 head_request=head is not None and head.method == "HEAD",
+                downstream=self,
             )
         )
         if unread and not self._close_after:

@@ -32,20 +32,32 @@ _UNREADABLE = frozenset(
     {"malformed", "bad_request_line", "http_version", "http_0.9", "transfer_encoding", "head_too_large"}
 )
 
+Change = Callable[[ResponseHead, "Downstream"], ResponseHead]
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer made here. `reason` goes into x-lictor-reason and the counters; `lines` are further fields."""
+    """An answer made here. `reason` goes into x-lictor-reason and the counters; `lines` are further fields.
+
+    `change` is what the route does to the fields of its answers, also of those that no app gave.
+    """
 
     status: int
     reason: str
     body: bytes = b""
     lines: bytes = b""
+    change: Change | None = None
 
-    def render(self, date: bytes, *, close: bool, head_request: bool) -> bytes:
-        """Return the whole answer."""
+    def render(self, date: bytes, *, close: bool, head_request: bool, downstream: Downstream | None = None) -> bytes:
+        """Return the whole answer. Its `change` needs the downstream that it is for."""
+        head = ResponseHead(self.status, b"HTTP/1.1 %d %b" % (self.status, _PHRASES.get(self.status, b"")), b"")
+        head.lines = self._fields(date, close=close)
+        if self.change is not None and downstream is not None:
+            head = self.change(head, downstream)
+        return head.render() + (b"" if head_request else self.body)
+
+    def _fields(self, date: bytes, *, close: bool) -> bytes:
         fields = [
-            b"HTTP/1.1 %d %b" % (self.status, _PHRASES.get(self.status, b"")),
             b"content-length: %d" % len(self.body),
             b"date: " + date,
             b"server: lictor",
@@ -55,7 +67,7 @@ class Reply:
             fields.append(b"content-type: text/plain")
         if close:
             fields.append(b"connection: close")
-        return b"\r\n".join(fields) + b"\r\n" + self.lines + b"\r\n" + (b"" if head_request else self.body)
+        return b"\r\n".join(fields) + b"\r\n" + self.lines
 
 
 def refusal(error: BadHead) -> Reply:

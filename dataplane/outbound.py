@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dataplane.clusters import ClusterPools, Failover
 from dataplane.downstream import Downstream
@@ -15,7 +16,7 @@ from dataplane.hashing import makes_cookies, new_cookies, request_hash
 from dataplane.heads import FORWARDED_PROTO, RequestHead, ResponseHead, without
 from dataplane.hosts import Hosts
 from dataplane.live import Live
-from dataplane.modifiers import Moment, compile_edits
+from dataplane.modifiers import Edit, Moment, compile_edits
 from dataplane.pool import Pool, Pools
 from dataplane.routing import NO_UPSTREAM, Decision, PreparedOutbound
 from policies.table import Leg, Outbound, Route, Table, VirtualHost
@@ -60,7 +61,7 @@ class ToEndpoint:
         self._edge = virtual_host is not None
         levels = (leg, route, virtual_host)
         self._request_edits = compile_edits([level.request_headers for level in levels if level is not None])
-        self._response_edits = compile_edits([level.response_headers for level in levels if level is not None])
+        self._response_edits = _response_edits(route, leg, virtual_host)
         self.connect_timeout = pools.cluster.connect_timeout
         self.request_timeout = route.request_timeout
         self.idle_timeout = route.idle_timeout
@@ -103,9 +104,26 @@ class ToEndpoint:
         asked = downstream.under_way
         if self._cookies and asked is not None:
             head.lines += new_cookies(self._pools.cluster.balancer.hash_policies, asked, downstream)
-        for edit in self._response_edits:
-            head.lines = edit.apply(head.lines, Moment(downstream, asked, head))
-        return head
+        return _changed(head, downstream, self._response_edits)
+
+
+def _response_edits(route: Route, leg: Leg, virtual_host: VirtualHost | None) -> tuple[Edit, ...]:
+    levels = (leg, route, virtual_host)
+    return compile_edits([level.response_headers for level in levels if level is not None])
+
+
+def _changed(head: ResponseHead, downstream: Downstream, edits: tuple[Edit, ...]) -> ResponseHead:
+    for edit in edits:
+        head.lines = edit.apply(head.lines, Moment(downstream, downstream.under_way, head))
+    return head
+
+
+def _nobody(route: Route, leg: Leg, virtual_host: VirtualHost | None) -> Reply:
+    """Return the answer where no endpoint is left: the route's changes are made to it too."""
+    edits = _response_edits(route, leg, virtual_host)
+    if not edits:
+        return NO_UPSTREAM
+    return replace(NO_UPSTREAM, change=lambda head, downstream: _changed(head, downstream, edits))
 
 
 def _without_forwarded(head: RequestHead) -> bytes:
@@ -125,7 +143,9 @@ def _prepare(outbound: Outbound, pools: Pools, virtual_host: VirtualHost | None 
 
 def _arm_decision(route: Route, leg: Leg, pools: Pools, virtual_host: VirtualHost | None) -> ToEndpoint | Reply:
     prepared = pools.of_leg(leg)
-    return ToEndpoint(route, leg, prepared, pools, virtual_host) if prepared is not None else NO_UPSTREAM
+    if prepared is None:
+        return _nobody(route, leg, virtual_host)
+    return ToEndpoint(route, leg, prepared, pools, virtual_host)
 
 
 # --- deciders ------------------------------------------------------------------------------------------------------

@@ -210,6 +210,28 @@ async def test_routes_match_rewrite_and_modify(authority: Authority) -> None:
     assert (lost.status, lost.get("x-lictor-reason")) == (404, "no_route")
 
 
+async def test_answers_made_here_get_the_changes_of_their_route_too(authority: Authority) -> None:
+    """Nobody there, a refused connection, an app that hangs up: as Envoy, which changes its own answers alike."""
+    changes = {"Set": {"x-answer": "set", "content-type": "text/x"}, "Add": {"x-from": "%PROTOCOL%"}}
+    answer = chain("api")
+    answer["StartNode"] = "router:api"
+    answer["Nodes"]["router:api"] = {
+        "Type": "router",
+        "Routes": [{"NextNode": f"resolver:{TARGET}", "Definition": {"Destination": {"ResponseHeaders": changes}}}],
+    }
+    (closed,) = free_ports(1)
+    for rows, reason in (([], "no_healthy_upstream"), ([instance("api", closed)], "remote_connection_failure")):
+        async with caller(authority, answer, rows) as (_, wire):
+            found = await wire.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (found.status, found.get("x-lictor-reason")) == (503, reason)
+        assert (found.all("content-type"), found.get("x-answer"), found.get("x-from")) == (
+            ["text/x"],
+            "set",
+            "HTTP/1.1",
+        )
+        assert found.body
+
+
 async def test_ten_thousand_endpoints_cost_only_those_that_are_called(authority: Authority) -> None:
     async with App().running() as app, pair(authority, app.port) as p:
         rows = [
