@@ -8,16 +8,20 @@ is one draw.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from dataplane.exchange import Forward, Reply
-from dataplane.heads import RequestHead
+from dataplane.heads import RequestHead, without
+from policies.matching import on_the_wire
 from policies.route_index import RouteIndex
 from policies.splits import pick
 from policies.table import Leg, Outbound, Route
 
 NO_UPSTREAM = Reply(503, "no_healthy_upstream", b"no healthy upstream")
+_ORIGINAL = frozenset({b"x-envoy-original-path"})
+_ENDS_A_WORD = re.compile(rb"[\x00-\x20\x7f]")
 _NO_ROUTE = Reply(404, "no_route")
 
 Decision = Forward | Reply
@@ -32,9 +36,34 @@ class _Arm:
 
 @dataclass(frozen=True, slots=True)
 class _PreparedRoute:
-    route: Route
     arms: tuple[_Arm, ...]
     only: Decision | None  # the one arm's, so that no draw is made
+    rewrite: _Rewrite | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rewrite:
+    """PrefixRewrite: what comes in the place of what was matched. `matched` None is the whole path; the query stays."""
+
+    text: bytes
+    matched: int | None
+
+    @classmethod
+    def of(cls, route: Route) -> _Rewrite:
+        path = route.match.path if route.match is not None else None
+        # What would end the request line is escaped; all other surprises are Envoy's too.
+        text = _ENDS_A_WORD.sub(
+            lambda found: b"%%%02X" % found[0][0], on_the_wire(route.prefix_rewrite).encode("latin-1")
+        )
+        if path is None:
+            return cls(text, 1)  # of the route that takes all: `/`
+        return cls(text, len(path.text) if path.kind == "prefix" else None)
+
+    def apply(self, head: RequestHead) -> None:
+        path, mark, query = head.target.partition(b"?")
+        rest = b"" if self.matched is None else path[self.matched :]
+        head.lines = without(head.lines, _ORIGINAL) + b"x-envoy-original-path: %b\r\n" % head.target
+        head.target = self.text + rest + mark + query
 
 
 class PreparedOutbound:
@@ -69,25 +98,12 @@ class PreparedOutbound:
         prepared = self._prepared[position]
         if prepared is None:
             prepared = self._prepared[position] = _prepare(self._routes[position], self._decide_arm)
-        if prepared.route.prefix_rewrite:
-            _rewrite(head, prepared.route)
+        if prepared.rewrite is not None:
+            prepared.rewrite.apply(head)
         return prepared
 
 
 def _prepare(route: Route, decide_arm: DecideArm) -> _PreparedRoute:
     arms = tuple(_Arm(leg.weight, decide_arm(route, leg)) for leg in route.legs)
     only = arms[0].decision if len(arms) == 1 and arms[0].weight > 0 else None
-    return _PreparedRoute(route, arms, only)
-
-
-def _rewrite(head: RequestHead, route: Route) -> None:
-    """Put PrefixRewrite in the place of what was matched; the query stays."""
-    path, mark, query = head.target.partition(b"?")
-    matched = route.match.path if route.match is not None else None
-    rewrite = route.prefix_rewrite.encode("latin-1", "replace")
-    if matched is not None and matched.kind == "exact":
-        changed = rewrite
-    else:
-        changed = rewrite + path[len(matched.source if matched is not None else "/") :]
-    head.lines += b"x-envoy-original-path: %b\r\n" % head.target
-    head.target = changed + mark + query
+    return _PreparedRoute(arms, only, _Rewrite.of(route) if route.prefix_rewrite else None)

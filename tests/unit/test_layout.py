@@ -19,8 +19,6 @@ ELSEWHERE = {
     "dataplane/pool.py": "shell/test_balancing.py",
     "dataplane/inbound.py": "shell/test_http.py",
     "dataplane/outbound.py": "shell/test_balancing.py",
-    "dataplane/hashing.py": "shell/test_balancing.py",
-    "dataplane/routing.py": "shell/test_balancing.py",
     "dataplane/revocation.py": "shell/test_live.py",
     "dataplane/tcp.py": "shell/test_tcp.py",
     "dataplane/tls_transport.py": "shell/test_tls.py",
