@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
-from dataplane.routing import PreparedOutbound
 from policies.prefixes import Prefixes
 from policies.table import VirtualHost
 
+_T = TypeVar("_T")
 
-class Hosts:
+
+class Hosts(Generic[_T]):
     """Virtual hosts by Envoy's rules: exact, then the longest `*.suffix`, then the longest `prefix.*`, then `*`.
 
     An explicit host is also taken with the listener's own port; the default hosts end in `.*`, which takes any port.
@@ -17,11 +19,11 @@ class Hosts:
 
     __slots__ = ("_any", "_exact", "_prefixes", "_suffixes")
 
-    def __init__(self, hosts: Sequence[tuple[VirtualHost, PreparedOutbound]], port: int) -> None:
-        self._exact: dict[str, PreparedOutbound] = {}
-        self._any: PreparedOutbound | None = None
-        suffixes: dict[str, PreparedOutbound] = {}  # written backwards
-        prefixes: dict[str, PreparedOutbound] = {}
+    def __init__(self, hosts: Sequence[tuple[VirtualHost, _T]], port: int) -> None:
+        self._exact: dict[str, _T] = {}
+        self._any: _T | None = None
+        suffixes: dict[str, _T] = {}  # written backwards
+        prefixes: dict[str, _T] = {}
         for virtual_host, prepared in hosts:
             for name in virtual_host.hosts:
                 if name == "*":
@@ -35,14 +37,14 @@ class Hosts:
                     self._exact[name] = self._exact[f"{name}:{port}"] = prepared
         self._suffixes, self._prefixes = Prefixes(suffixes), Prefixes(prefixes)
 
-    def find(self, host: str) -> PreparedOutbound | None:
+    def find(self, host: str) -> _T | None:
         """Return what stands behind a Host (lower case), or None."""
         return (
             self._exact.get(host) or _longer(self._suffixes, host[::-1]) or _longer(self._prefixes, host) or self._any
         )
 
 
-def _longer(prefixes: Prefixes[PreparedOutbound], text: str) -> PreparedOutbound | None:
+def _longer(prefixes: Prefixes[_T], text: str) -> _T | None:
     """Return what belongs to the longest prefix; `*` stands for one character at least."""
     node = prefixes.longest(text)
     if node is not None and len(node.prefix) == len(text):

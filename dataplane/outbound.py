@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from dataplane.clusters import ClusterPools, Failover
@@ -154,18 +153,18 @@ def _arm_decision(route: Route, leg: Leg, pools: Pools, virtual_host: VirtualHos
 def upstream_decider(live: Live, pools: Pools, upstream: str) -> Decide:
     """Return the decision about every request on an upstream's loopback listener."""
     table: Table | None = None
-    prepared: PreparedOutbound | None = None
+    behind = _Behind(upstream, pools)
 
     def decide(downstream: Downstream, head: RequestHead) -> Decision:
-        nonlocal table, prepared
+        nonlocal table
         del downstream
         generation = live.current
         if generation is None:
             return _NOT_READY
         if generation.table is not table:
             table = generation.table
-            outbound = table.outbounds.get(upstream)
-            prepared = _prepare(outbound, pools) if outbound is not None else None
+            behind.follow(table)
+        prepared = behind.prepared
         return prepared.decide(head) if prepared is not None else _NOT_READY
 
     return decide
@@ -174,28 +173,52 @@ def upstream_decider(live: Live, pools: Pools, upstream: str) -> Decide:
 def ingress_decider(live: Live, pools: Pools, port: int) -> Decide:
     """Return the decision about every request on a listener of the ingress gateway."""
     table: Table | None = None
-    hosts = Hosts((), port)
+    virtual_hosts: tuple[VirtualHost, ...] = ()
+    hosts: Hosts[_Behind] = Hosts((), port)
 
     def decide(downstream: Downstream, head: RequestHead) -> Decision:
-        nonlocal table, hosts
+        nonlocal table, virtual_hosts, hosts
         del downstream
         generation = live.current
         if generation is None:
             return _NOT_READY
         if generation.table is not table:
             table = generation.table
-            hosts = Hosts(_prepared_hosts(table, pools, port), port)
+            now = next((listener.virtual_hosts for listener in table.ingress if listener.port == port), ())
+            if now is not virtual_hosts:
+                virtual_hosts = now
+                hosts = Hosts([(host, _Behind(host.outbound, pools, host)) for host in now], port)
         found = hosts.find(head.host.decode("latin-1").lower())
-        return found.decide(head) if found is not None else _NO_HOST
+        if found is None:
+            return _NO_HOST
+        if found.table is not table:
+            found.follow(table)
+        prepared = found.prepared
+        return prepared.decide(head) if prepared is not None else _NOT_READY
 
     return decide
 
 
-def _prepared_hosts(table: Table, pools: Pools, port: int) -> Sequence[tuple[VirtualHost, PreparedOutbound]]:
-    return tuple(
-        (host, _prepare(table.outbounds[host.outbound], pools, host))
-        for listener in table.ingress
-        if listener.port == port
-        for host in listener.virtual_hosts
-        if host.outbound in table.outbounds
-    )
+class _Behind:
+    """What stands behind a listener or a virtual host, made ready when it is asked for and kept while it is the same.
+
+    A table takes over from the one before what has not changed, so that a change costs those whom it concerns.
+    """
+
+    __slots__ = ("_key", "_outbound", "_pools", "_virtual_host", "prepared", "table")
+
+    def __init__(self, key: str, pools: Pools, virtual_host: VirtualHost | None = None) -> None:
+        self._key = key
+        self._pools = pools
+        self._virtual_host = virtual_host
+        self._outbound: Outbound | None = None
+        self.table: Table | None = None
+        self.prepared: PreparedOutbound | None = None
+
+    def follow(self, table: Table) -> None:
+        """Go by this table from now on."""
+        self.table = table
+        outbound = table.outbounds.get(self._key)
+        if outbound is not self._outbound:
+            self._outbound = outbound
+            self.prepared = _prepare(outbound, self._pools, self._virtual_host) if outbound is not None else None

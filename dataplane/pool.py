@@ -474,15 +474,20 @@ class Pools:
         named = {id(cluster): cluster for cluster in clusters}
         if named.keys() == self._named.keys():
             return
-        self._named = named
-        self._clusters = {key: pools for key, pools in self._clusters.items() if key in named}
+        before, self._named = self._named, named
+        for key in named.keys() - before.keys():
+            self._follow(named[key])
+        gone = [before[key] for key in before.keys() - named.keys()]
+        for cluster in gone:
+            self._clusters.pop(id(cluster), None)
+        changed = {cluster.target for cluster in gone} & {name for name, _ in self._pools}
         wanted: dict[tuple[str, str, SpiffeId], set[tuple[str, int]]] = {}
-        for cluster in named.values():
-            self._follow(cluster)
-            addresses = wanted.setdefault((cluster.target, cluster.sni, cluster.spiffe_id), set())
-            addresses.update((endpoint.address, endpoint.port) for endpoint in cluster.endpoints)
-        for name, route in tuple(self._pools):
-            if route.spiffe_id is None:  # the local app
+        for cluster in named.values() if changed else ():
+            if cluster.target in changed:
+                addresses = wanted.setdefault((cluster.target, cluster.sni, cluster.spiffe_id), set())
+                addresses.update((endpoint.address, endpoint.port) for endpoint in cluster.endpoints)
+        for name, route in tuple(self._pools) if changed else ():
+            if name not in changed or route.spiffe_id is None:  # the local app
                 continue
             if (route.address, route.port) not in wanted.get((name, route.sni, route.spiffe_id), ()):
                 self._pools.pop((name, route)).close()

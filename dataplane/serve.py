@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -31,6 +31,7 @@ from policies.table import Inbound, Table
 log = structlog.get_logger(__name__)
 
 Welcome = Callable[[socket.socket, Listener], Awaitable[None]]
+OPENED_AT_ONCE = 8  # listeners, until others have their turn
 HTTP = "http"  # the one protocol that is understood request by request; others are relayed as tcp
 
 
@@ -86,36 +87,53 @@ class Dataplane:
         self._revocations: dict[Listener, Revocation] = {}  # of every inbound listener, also while it is drained
         self._closing: set[asyncio.Task[bool]] = set()
         self.draining = False
+        self._planned: tuple[object, ...] | None = None  # what the listeners are open for
 
     def follow(self, generation: Generation, drain_seconds: float) -> list[ConfigError]:
         """Open and close listeners for a generation that has just been put in force. Return what could not be bound."""
+        return [failure for failures in self.steps(generation, drain_seconds) for failure in failures]
+
+    def steps(self, generation: Generation, drain_seconds: float) -> Iterator[list[ConfigError]]:
+        """Do what `follow` does in steps that are short, so that others have their turn in between."""
+        self._revoke(generation.table.inbound)
+        self.pools.keep_only(
+            cluster for outbound in generation.table.outbounds.values() for cluster in outbound.clusters
+        )
+        yield []
+        yield from self._listen(generation.table, drain_seconds)
+        self._revoke(generation.table.inbound)  # a listener that was opened now begins with these rules
+
+    def _revoke(self, inbound: Inbound | None) -> None:
+        for listener, revocation in self._revocations.items() if inbound is not None else ():
+            listener.max_connections = inbound.max_connections
+            revocation.follow(inbound)
+
+    def _listen(self, table: Table, drain_seconds: float) -> Iterator[list[ConfigError]]:
+        place = (table.inbound.bind_address, table.inbound.bind_port) if table.inbound is not None else None
+        planned = (place, table.listeners, table.ingress)
+        if planned == self._planned:
+            return
+        self._planned = None
         failures: list[ConfigError] = []
-        changes = plan(frozenset(self.listeners), generation.table)
+        changes = plan(frozenset(self.listeners), table)
         for key in changes.close:
             log.info("listener_closed", listener=str(key), port=key.port)
             closing = self._loop.create_task(self._drained(self.listeners.pop(key), drain_seconds))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-        for key in () if self.draining else changes.open:
+        for number, key in enumerate(changes.open, 1):
+            if self.draining:
+                return
             try:
                 self.listeners[key] = self._open(key)
             except ConfigError as error:
                 failures.append(error)
             else:
                 log.info("listener_opened", listener=str(key), address=key.address, port=key.port)
-        inbound = generation.table.inbound
-        if inbound is not None:
-            for listener, revocation in self._revocations.items():
-                listener.max_connections = inbound.max_connections
-                revocation.follow(inbound)
-        self.pools.keep_only(
-            cluster
-            for outbound in generation.table.outbounds.values()
-            for route in outbound.routes
-            for leg in route.legs
-            for cluster in leg.clusters
-        )
-        return failures
+            if number % OPENED_AT_ONCE == 0:
+                yield []
+        self._planned = None if failures else planned  # what could not be bound is tried again
+        yield failures
 
     async def drain(self, seconds: float) -> bool:
         """Stop accepting and let everything finish within `seconds`. Return whether nothing had to be cut."""

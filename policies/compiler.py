@@ -2,25 +2,28 @@
 
 Every upstream is compiled by itself. One that cannot be (a chain that cannot be followed, a filter that does not fit
 its rows) keeps what the previous table had for it and becomes a problem; all others go on.
+
+An upstream is compiled from its `_Sources` and nothing else, and carries them along. Where they are the same as in the
+previous table, so is the upstream: of a thousand only those are compiled anew that something has changed for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from policies.balance import HASHING, Balancer, Endpoint, LoadBalancer, build
-from policies.chain import HTTP_PROTOCOLS, Chain, ChainRoute, Resolver, Router, Splitter, Target
+from policies.chain import HTTP_PROTOCOLS, Chain, ChainRoute, Resolver, Router, Splitter
 from policies.errors import EntryError, FilterError, Problem
 from policies.identity import Roots, SpiffeId
 from policies.ingress import EntryListener, ExposedService, exposed
-from policies.instances import healthy_endpoints
+from policies.instances import Instance, healthy_endpoints
 from policies.limits import DEFAULT_LIMITS, Limits
-from policies.outliers import DEFAULT_HEALTH, PassiveHealth
 from policies.modifiers import LEFT_OUT, complaints
+from policies.outliers import DEFAULT_HEALTH, PassiveHealth
 from policies.proxies import Registration
-from policies.routes import HeaderModifiers
 from policies.retries import RetrySettings
+from policies.routes import HeaderModifiers
 from policies.snapshot import Snapshot, endpoint_watch
 from policies.table import (
     Cluster,
@@ -36,7 +39,8 @@ from policies.table import (
 
 DEFAULT_REQUEST_TIMEOUT = 15.0  # seconds; Envoy's, which Consul leaves in force
 DEFAULT_IDLE_TIMEOUT = 300.0
-LARGE_SNAPSHOT = 500  # instances
+LARGE_SNAPSHOT = 500  # instances, or routes of one router
+MANY_WATCHES = 100
 _WHOLE = 100.0
 
 
@@ -48,16 +52,18 @@ def compile_table(snapshot: Snapshot, previous: Table | None = None) -> tuple[Ta
         raise ValueError(message)
     problems = [problem for group in snapshot.problems.values() for problem in group]
     outbounds = _outbounds(snapshot, registration, roots, previous, problems)
+    listeners = tuple(
+        UpstreamListener(stanza.key, stanza.bind_address, stanza.bind_port)
+        for stanza in registration.upstreams
+        if stanza.key in outbounds and stanza.bind_port
+    )
+    ingress = _ingress(snapshot, registration, outbounds, problems)
     table = Table(
         identity=leaf.spiffe_id,
         inbound=_inbound(snapshot, registration),
         outbounds=outbounds,
-        listeners=tuple(
-            UpstreamListener(stanza.key, stanza.bind_address, stanza.bind_port)
-            for stanza in registration.upstreams
-            if stanza.key in outbounds and stanza.bind_port
-        ),
-        ingress=_ingress(snapshot, registration, outbounds, problems),
+        listeners=previous.listeners if previous is not None and previous.listeners == listeners else listeners,
+        ingress=_taken_over(ingress, previous.ingress) if previous is not None else ingress,
     )
     return table, tuple(problems)
 
@@ -90,26 +96,36 @@ def _outbounds(
     snapshot: Snapshot, registration: Registration, roots: Roots, previous: Table | None, problems: list[Problem]
 ) -> dict[str, Outbound]:
     compiled: dict[str, Outbound] = {}
-    known, protections = _clusters_of(previous), _protections(snapshot)
+    before = previous.outbounds if previous is not None else {}
+    known: dict[_ClusterKey, Cluster] | None = None
+    protections = _protections(snapshot)
     retries = {stanza.key: stanza.retries for stanza in registration.upstreams}
     for key, watch in snapshot.upstreams.items():
-        chain = snapshot.chain(watch)
+        chain, outbound, old = snapshot.chain(watch), None, before.get(key)
         try:
-            outbound = None
             if chain is not None:
-                protection = protections.get(key, _UNPROTECTED)
-                settings = retries.get(key, registration.retries)
-                outbound = _Compilation(snapshot, roots.trust_domain, chain, known, protection, settings).outbound()
+                sources = _Sources(
+                    chain,
+                    {name: snapshot.instances(endpoint_watch(one, snapshot)) for name, one in chain.targets.items()},
+                    registration.datacenter,
+                    roots.trust_domain,
+                    protections.get(key, _UNPROTECTED),
+                    retries.get(key, registration.retries),
+                )
+                if old is not None and old.made_from == sources:
+                    outbound = old
+                else:
+                    known = _clusters_of(before) if known is None else known
+                    outbound = _Compilation(sources, known).outbound()
         except (EntryError, FilterError) as error:
             problems.append(Problem(f"upstream {key}", str(error), "the last good state stays"))
             outbound = None
         except _NotHeardError:
             outbound = None
-        if outbound is None and previous is not None:
-            outbound = previous.outbounds.get(key)
-        if outbound is not None:
-            compiled[key] = outbound
-            problems.extend(Problem(f"upstream {key}", text, LEFT_OUT) for text in outbound.left_out)
+        kept = outbound or old
+        if kept is not None:
+            compiled[key] = kept
+            problems.extend(Problem(f"upstream {key}", text, LEFT_OUT) for text in kept.left_out)
     return compiled
 
 
@@ -131,7 +147,7 @@ def _protections(snapshot: Snapshot) -> dict[str, _Protection]:
     return found
 
 
-def _clusters_of(table: Table | None) -> dict[_ClusterKey, Cluster]:
+def _clusters_of(outbounds: Mapping[str, Outbound]) -> dict[_ClusterKey, Cluster]:
     """Return the clusters of a table by what does not change with their endpoints."""
     return {
         (
@@ -140,18 +156,19 @@ def _clusters_of(table: Table | None) -> dict[_ClusterKey, Cluster]:
             cluster.connect_timeout,
             (cluster.limits, cluster.passive_health),
         ): cluster
-        for outbound in (table.outbounds.values() if table is not None else ())
-        for route in outbound.routes
-        for leg in route.legs
-        for cluster in leg.clusters
+        for outbound in outbounds.values()
+        for cluster in outbound.clusters
     }
 
 
 def is_heavy(snapshot: Snapshot) -> bool:
-    """Return whether compiling takes long: many instances, or tables of hashes to build."""
+    """Return whether compiling takes long: many upstreams, instances or routes, or tables of hashes to build."""
+    if len(snapshot.heard) > MANY_WATCHES:
+        return True
     instances = sum(len(answer) for answer in snapshot.heard.values() if isinstance(answer, tuple))
     return instances > LARGE_SNAPSHOT or any(
-        isinstance(node, Resolver) and node.balancer.policy in HASHING
+        (isinstance(node, Resolver) and node.balancer.policy in HASHING)
+        or (isinstance(node, Router) and len(node.routes) > LARGE_SNAPSHOT)
         for answer in snapshot.heard.values()
         if isinstance(answer, Chain)
         for node in answer.nodes.values()
@@ -162,6 +179,18 @@ class _NotHeardError(Exception):
     """The instances of a primary target have not been heard yet."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """All that an upstream is compiled from. `instances` by the name of the target, None where not heard yet."""
+
+    chain: Chain
+    instances: Mapping[str, tuple[Instance, ...] | None]
+    datacenter: str
+    trust_domain: str
+    protection: _Protection
+    retries: RetrySettings
+
+
 def _modifiers(route: Route) -> Iterator[HeaderModifiers | None]:
     yield from (route.request_headers, route.response_headers)
     for leg in route.legs:
@@ -170,14 +199,15 @@ def _modifiers(route: Route) -> Iterator[HeaderModifiers | None]:
 
 @dataclass(frozen=True, slots=True)
 class _Compilation:
-    """One chain on its way to an `Outbound`."""
+    """One upstream on its way to an `Outbound`. What several routes lead to is made once."""
 
-    snapshot: Snapshot
-    trust_domain: str
-    chain: Chain
+    sources: _Sources
     known: dict[_ClusterKey, Cluster]  # of the previous table and of this one so far
-    protection: _Protection
-    retries: RetrySettings
+    legs: dict[str, tuple[Leg, ...]] = field(default_factory=dict)  # by node
+
+    @property
+    def chain(self) -> Chain:
+        return self.sources.chain
 
     def outbound(self) -> Outbound:
         start, index = self.chain.nodes[self.chain.start], None
@@ -186,20 +216,28 @@ class _Compilation:
             index = start.index
         else:
             routes = (self._plain_route(self.chain.start),)
-        left_out = complaints(level for route in routes for level in _modifiers(route))
-        return Outbound(self.chain.service, self.chain.protocol, routes, index, left_out)
+        clusters = {id(cluster): cluster for legs in self.legs.values() for leg in legs for cluster in leg.clusters}
+        return Outbound(
+            self.chain.service,
+            self.chain.protocol,
+            routes,
+            index,
+            tuple(clusters.values()),
+            made_from=self.sources,
+            left_out=complaints(level for route in routes for level in _modifiers(route)),
+        )
 
     def _plain_route(self, node: str) -> Route:
-        return Route(match=None, legs=tuple(self._legs(node)), request_timeout=self._timeout(0.0, node))
+        return Route(match=None, legs=self._legs_of(node), request_timeout=self._timeout(0.0, node))
 
     def _route(self, route: ChainRoute) -> Route:
         return Route(
             match=route.match,
-            legs=tuple(self._legs(route.next_node)),
+            legs=self._legs_of(route.next_node),
             prefix_rewrite=route.prefix_rewrite,
             request_timeout=self._timeout(route.request_timeout, route.next_node),
             idle_timeout=_limit(route.idle_timeout, DEFAULT_IDLE_TIMEOUT),
-            retry=self.retries.of(route.retry),
+            retry=self.sources.retries.of(route.retry),
             request_headers=route.request_headers,
             response_headers=route.response_headers,
         )
@@ -219,6 +257,11 @@ class _Compilation:
             for split in node.splits:
                 yield from self._resolvers(split.next_node)
 
+    def _legs_of(self, name: str) -> tuple[Leg, ...]:
+        if name not in self.legs:
+            self.legs[name] = tuple(self._legs(name))
+        return self.legs[name]
+
     def _legs(self, name: str) -> Iterator[Leg]:
         node = self.chain.nodes[name]
         if isinstance(node, Resolver):
@@ -237,25 +280,26 @@ class _Compilation:
             raise EntryError(message)
 
     def _clusters(self, resolver: Resolver) -> tuple[Cluster, ...]:
-        primary = self._cluster(self.chain.targets[resolver.target], resolver)
+        primary = self._cluster(resolver.target, resolver)
         if primary is None:
             raise _NotHeardError
-        backups = (self._cluster(self.chain.targets[name], resolver) for name in resolver.failover)
+        backups = (self._cluster(name, resolver) for name in resolver.failover)
         return (primary, *(backup for backup in backups if backup is not None))
 
-    def _cluster(self, target: Target, resolver: Resolver) -> Cluster | None:
-        instances = self.snapshot.instances(endpoint_watch(target, self.snapshot))
-        registration = self.snapshot.registration
-        if instances is None or registration is None:
+    def _cluster(self, name: str, resolver: Resolver) -> Cluster | None:
+        sources = self.sources
+        instances = sources.instances[name]
+        if instances is None:
             return None
-        datacenter = target.datacenter or registration.datacenter
-        key = (target.id, resolver.balancer, target.connect_timeout or resolver.connect_timeout, self.protection)
+        target = sources.chain.targets[name]
+        datacenter = target.datacenter or sources.datacenter
+        key = (target.id, resolver.balancer, target.connect_timeout or resolver.connect_timeout, sources.protection)
         before = self.known.get(key)
         found = healthy_endpoints(
             instances,
             subset=target.filter,
             only_passing=target.only_passing,
-            local_datacenter=registration.datacenter,
+            local_datacenter=sources.datacenter,
         )
         endpoints = _reused(found, before.endpoints if before is not None else ())
         same = before is not None and endpoints is before.endpoints
@@ -265,12 +309,12 @@ class _Compilation:
             subset=target.subset,
             datacenter=datacenter,
             sni=target.sni,
-            spiffe_id=SpiffeId(self.trust_domain, datacenter, target.service),
+            spiffe_id=SpiffeId(sources.trust_domain, datacenter, target.service),
             endpoints=endpoints,
             balancer=resolver.balancer,
             connect_timeout=key[2],
-            limits=self.protection[0],
-            passive_health=self.protection[1],
+            limits=sources.protection[0],
+            passive_health=sources.protection[1],
             chooser=before.chooser if before is not None and same else _chooser(endpoints, resolver.balancer),
         )
         self.known[key] = before if before is not None and before == cluster else cluster
@@ -320,6 +364,13 @@ def _ingress(
         if hosts or listener.protocol in HTTP_PROTOCOLS:
             listeners.append(IngressListener(registration.bind_address, listener.port, listener.protocol, tuple(hosts)))
     return tuple(listeners)
+
+
+def _taken_over(now: tuple[IngressListener, ...], before: tuple[IngressListener, ...]) -> tuple[IngressListener, ...]:
+    """Return the listeners of now, those that have not changed as the very objects of before."""
+    known = {listener.port: listener for listener in before}
+    kept = tuple(known[one.port] if known.get(one.port) == one else one for one in now)
+    return before if kept == before else kept
 
 
 def _fits(

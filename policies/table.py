@@ -66,14 +66,16 @@ class Route:
 class Outbound:
     """One upstream as seen from here: its protocol (tcp, http, http2, grpc) and its routes, first match wins.
 
-    `index` finds the first; None where it is not worth one. `left_out` is what is wrong with modifiers that are not
-    made.
+    `index` finds the first; None where it is not worth one. `clusters` are all that its routes name, `made_from` is
+    what it was compiled from, `left_out` what is wrong with modifiers that are not made.
     """
 
     service: str
     protocol: str
     routes: tuple[Route, ...]
     index: RouteIndex | None = field(default=None, compare=False, repr=False)
+    clusters: tuple[Cluster, ...] = field(default=(), compare=False, repr=False)
+    made_from: object = field(default=None, compare=False, repr=False)
     left_out: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 

@@ -251,7 +251,10 @@ class Process:
         else:
             table, problems = compile_table(snapshot, previous)
         generation = self._swap(snapshot, table, old)
-        failures = dataplane.follow(generation, self.settings.drain_seconds) if generation is not None else []
+        failures: list[ConfigError] = []
+        for failed in dataplane.steps(generation, self.settings.drain_seconds) if generation is not None else ():
+            failures += failed
+            await asyncio.sleep(0)
         if failures and self._first_table_at is None:
             raise ConfigError(tuple(problem for failure in failures for problem in failure.problems))
         self._tell_problems((*problems, *(problem for failure in failures for problem in failure.problems)))
@@ -278,8 +281,9 @@ class Process:
         return generation
 
     def _tell_problems(self, problems: tuple[Problem, ...]) -> None:
+        told = frozenset(self.problems)
         for problem in problems:
-            if problem not in self.problems:
+            if problem not in told:
                 log.warning("problem", where=problem.where, message=problem.message, effect=problem.fix)
         self.problems = problems
 
