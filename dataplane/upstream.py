@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MAX_INFORMATIONAL = 16  # answers of status 1xx that one read may bring
+MAX_UNWANTED = 16 * 1024  # bytes of an answer that are read for the sake of its connection
+UNWANTED_SECONDS = 5.0  # for them to come
 EXPIRY_MARGIN = 2.0  # seconds before a certificate ends in which a connection takes no new request
 _UNAVAILABLE = 503
 # What a sidecar of ours says when it could not reach its app: the endpoint is as gone as one that takes no connection.
@@ -37,6 +39,7 @@ class State(enum.Enum):
     IDLE = enum.auto()
     HEAD = enum.auto()  # a request was sent, its answer's head is awaited
     BODY = enum.auto()
+    UNWANTED = enum.auto()  # the rest of an answer that nobody waits for
     TUNNEL = enum.auto()  # after 101: bytes both ways
     CLOSED = enum.auto()
 
@@ -58,6 +61,7 @@ class Upstream(asyncio.Protocol):
         "lent",
         "reused",
         "transport",
+        "unwanted",
     )
 
     def __init__(self, pool: Pool) -> None:
@@ -70,6 +74,7 @@ class Upstream(asyncio.Protocol):
         self._keep = True
         self.transport: asyncio.Transport
         self.reused = False
+        self.unwanted = 0  # bytes of such an answer that may still come
         self.lent = False  # a request has it, or is about to
         self.counted = False  # its place in the pool is its own to give back
         self.deadline = NEVER
@@ -97,6 +102,16 @@ class Upstream(asyncio.Protocol):
         """Nobody waits for the answer any more: the connection cannot be used again."""
         self._asker = None
         self.abort()
+
+    def discard(self) -> None:
+        """Nobody wants the rest of the answer: read a short one, so that the connection can serve another request."""
+        asker, self._asker = self._asker, None
+        if asker is None or not asker.request_complete or not self._keep or isinstance(self._body, UntilClose):
+            self.abort()
+            return
+        self._state = State.UNWANTED
+        self.unwanted = MAX_UNWANTED
+        self.deadline = min(self.expires, self._pool.clock.now + UNWANTED_SECONDS)
 
     def overdue(self) -> None:
         """The answer did not come in time: the endpoint has failed, and the connection is of no use any more."""
@@ -135,7 +150,7 @@ class Upstream(asyncio.Protocol):
         """Read the answer."""
         asker = self._asker
         if asker is None:
-            self.abort()  # nobody asked: not a peer to go on with
+            self._read_unwanted(data)
             return
         try:
             if self._state is State.HEAD:
@@ -214,9 +229,7 @@ class Upstream(asyncio.Protocol):
     def _begin_answer(self, asker: Downstream, head: ResponseHead, data: bytes) -> None:
         pool = self._pool
         if head.status >= 500 or pool.troubled:  # noqa: PLR2004 - a server's error
-            pool.answered(
-                head.status, app_is_gone=head.status == _UNAVAILABLE and bool(_APP_IS_GONE.search(head.lines))
-            )
+            pool.answered(head.status, app_is_gone=_app_is_gone(head))
         self._body = body = self._framing(head)
         self._keep = not head.close
         out, rest = body.feed(data) if data and not body.done else (b"", data)
@@ -256,6 +269,23 @@ class Upstream(asyncio.Protocol):
             self._finished()
         asker.answer_more(out, done=body.done)
 
+    def _read_unwanted(self, data: bytes) -> None:
+        body = self._body
+        self.unwanted -= len(data)
+        if self._state is not State.UNWANTED or body is None or self.unwanted < 0:
+            self.abort()  # nobody asked for so much: not a peer to go on with
+            return
+        try:
+            _, rest = body.feed(data)
+        except BadHead:
+            rest = data
+        if rest:
+            self.abort()
+        elif body.done:
+            self._body = None
+            self._state = State.IDLE
+            self._pool.release(self)
+
     def _finished(self) -> None:
         """The answer is whole: ready for the next request, unless either side wants to close."""
         asker, self._asker = self._asker, None
@@ -265,3 +295,7 @@ class Upstream(asyncio.Protocol):
             self._pool.release(self)
         else:
             self._pool.spent(self)
+
+
+def _app_is_gone(head: ResponseHead) -> bool:
+    return head.status == _UNAVAILABLE and _APP_IS_GONE.search(head.lines) is not None

@@ -15,6 +15,7 @@ from dataplane import attempts
 from dataplane.attempts import MAX_KEPT
 from dataplane.downstream import Downstream
 from dataplane.metrics import UpstreamCounts
+from dataplane.pool import Pool
 from harness.certificates import Authority
 from harness.halves import Half, half
 from harness.load import load
@@ -61,6 +62,11 @@ class Mesh:
     @property
     def retries(self) -> int:
         return self.counts.retries
+
+    @property
+    def pools(self) -> list[Pool]:
+        """Return those that have had a turn."""
+        return list(self.web.dataplane.pools._pools.values())
 
     async def asked(self) -> int:
         """Return which instance the first request has reached."""
@@ -200,6 +206,20 @@ async def test_a_long_refused_answer_is_not_read_to_its_end(authority: Authority
     assert m.retries >= 1
 
 
+async def test_the_connection_of_a_short_refused_answer_is_kept(authority: Authority) -> None:
+    async def in_two(side: Side, message: Message) -> bytes:
+        await side.send(b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbu")
+        await asyncio.sleep(0.05)  # so that its head is refused before its end is there
+        return b"sy"
+
+    async with mesh(authority, [in_two], NumRetries=1, RetryOn=["5xx"]) as m, await Wire.open(m.port) as wire:
+        for _ in range(3):
+            assert (await wire.ask(GET)).body == b"busy"
+            await eventually(lambda: all(len(pool.idle) == pool.connections for pool in m.pools))
+        assert m.retries == 3
+        assert m.counts.connections <= 2
+
+
 async def test_a_grpc_status_in_the_head_is_a_condition(authority: Authority) -> None:
     unavailable = say(b"", lines=b"content-type: application/grpc\r\nGrpc-Status: 14\r\n")
     async with mesh(authority, [unavailable], NumRetries=2, RetryOn=["unavailable"]) as m:
@@ -293,7 +313,7 @@ async def test_a_try_that_takes_too_long_is_a_failure_of_its_instance(authority:
             first = await m.asked()
             m.apps[1 - first].behaviour = say(b"good")
             assert (await wire.answer()).body == b"good"
-        troubled = [pool.route.port for pool in m.web.dataplane.pools._pools.values() if pool.troubled]
+        troubled = [pool.route.port for pool in m.pools if pool.troubled]
         assert troubled == [m.apis[first].port("inbound")]
     assert m.retries == 1
 
