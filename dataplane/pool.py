@@ -281,10 +281,10 @@ class Pool:
 
     # --- passive health ---
 
-    def answered(self, status: int) -> None:
+    def answered(self, status: int, *, app_is_gone: bool = False) -> None:
         """An answer's head has come."""
         if status >= _ERROR:
-            self._outliers.failed(self, Failure.ERROR)
+            self._outliers.failed(self, Failure.CONNECT if app_is_gone else Failure.ERROR)
         elif self.troubled:
             self._outliers.answered(self)
 
