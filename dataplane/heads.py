@@ -114,6 +114,11 @@ class RequestHead:
             self._fields[":path"] = [self.target.decode("latin-1")]
         return self._fields.get(name, ())
 
+    def change(self, lines: bytes) -> None:
+        """Put other field lines in the place of these; what is asked from now on is asked of them."""
+        self.lines = lines
+        self._fields = None
+
     def render(self, extra: bytes = b"", drop: frozenset[bytes] = frozenset()) -> bytes:
         """Return the head as it goes on: without hop-by-hop fields and `drop`, with `extra` lines at the end."""
         names = (self.strip or frozenset()) | drop

@@ -95,7 +95,7 @@ class ToEndpoint:
             head.lines = _without_forwarded(head)
             extra = _forwarded(head, downstream)
         for edit in self._request_edits:
-            head.lines = edit.apply(head.lines, Moment(downstream, head))
+            head.change(edit.apply(head.lines, Moment(downstream, head)))
         return head.render(extra, _XFCC if head.xfcc else frozenset())
 
     def response_lines(self, head: ResponseHead, downstream: Downstream) -> ResponseHead:

@@ -62,7 +62,7 @@ class _Rewrite:
     def apply(self, head: RequestHead) -> None:
         path, mark, query = head.target.partition(b"?")
         rest = b"" if self.matched is None else path[self.matched :]
-        head.lines = without(head.lines, _ORIGINAL) + b"x-envoy-original-path: %b\r\n" % head.target
+        head.change(without(head.lines, _ORIGINAL) + b"x-envoy-original-path: %b\r\n" % head.target)
         head.target = self.text + rest + mark + query
 
 

@@ -168,6 +168,46 @@ async def test_a_caller_without_the_cookie_gets_one_and_stays_where_it_is(author
             assert [line.partition("=")[0] for line in some.all("set-cookie")] == ["sid"]
 
 
+async def test_a_hash_goes_by_the_headers_that_the_route_has_set(authority: Authority) -> None:
+    answer: Any = chain("api")
+    answer["StartNode"] = "router:api"
+    answer["Nodes"][f"resolver:{TARGET}"]["LoadBalancer"] = {
+        "Policy": "ring_hash",
+        "HashPolicies": [{"Field": "header", "FieldValue": "X-User"}],
+    }
+    match = {"HTTP": {"PathPrefix": "/", "Header": [{"Name": "X-User", "Present": True}]}}  # which reads the fields
+    destination = {"RequestHeaders": {"Set": {"X-User": "everybody"}}}
+    answer["Nodes"]["router:api"] = {
+        "Type": "router",
+        "Routes": [
+            {"NextNode": f"resolver:{TARGET}", "Definition": {"Match": match, "Destination": destination}},
+        ],
+    }
+    async with served(authority, "api-1", "api-2", "api-3") as ports:
+        async with caller(authority, answer, versions(ports)) as (_, wire):
+            found: Counter[str] = Counter()
+            for user in range(12):
+                found += await count(wire, 1, b"GET / HTTP/1.1\r\nHost: api\r\nX-User: u%d\r\n\r\n" % user)
+    assert len(found) == 1
+
+
+async def test_each_leg_of_a_split_goes_by_its_own_hash_policy(authority: Authority) -> None:
+    answer: Any = split_chain("api", {"v1": 50, "v2": 50})
+    answer["Nodes"][f"resolver:v1.{TARGET}"]["LoadBalancer"] = {
+        "Policy": "maglev",
+        "HashPolicies": [{"Field": "header", "FieldValue": "X-User"}],
+    }
+    async with served(authority, "api-v1-a", "api-v1-b", "api-v1-c", "api-v2-a", "api-v2-b") as ports:
+        rows = [
+            instance("api", port, number, Meta={"version": name.split("-")[1]})
+            for number, (name, port) in enumerate(ports.items(), 1)
+        ]
+        async with caller(authority, answer, rows) as (_, wire):
+            found = await count(wire, 80, b"GET / HTTP/1.1\r\nHost: api\r\nX-User: u1\r\n\r\n")
+    assert len([name for name in found if "-v1-" in name]) == 1
+    assert len([name for name in found if "-v2-" in name]) == 2
+
+
 async def test_routes_match_rewrite_and_modify(authority: Authority) -> None:
     answer: Any = chain("api")
     answer["StartNode"] = "router:api"

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +8,8 @@ from dataplane.hosts import Hosts
 from policies.table import VirtualHost
 
 
-def hosts(**names: str) -> Hosts:
-    return Hosts([(VirtualHost(key, tuple(value.split())), key) for key, value in names.items()], 8080)  # type: ignore[misc]
+def hosts(**names: str) -> Hosts[str]:
+    return Hosts([(VirtualHost(key, tuple(value.split())), key) for key, value in names.items()], 8080)
 
 
 @pytest.mark.parametrize(
@@ -33,12 +31,12 @@ def hosts(**names: str) -> Hosts:
     ],
 )
 def test_the_closest_host_wins(host: str, expected: str | None) -> None:
-    found: Any = hosts(exact="a.example", wide="*.example", narrow="*.wide.example", default="api.ingress.*").find(host)
+    found = hosts(exact="a.example", wide="*.example", narrow="*.wide.example", default="api.ingress.*").find(host)
     assert found == expected
 
 
 def test_a_star_takes_the_rest() -> None:
-    found: Any = hosts(exact="a.example", rest="*")
+    found = hosts(exact="a.example", rest="*")
     assert (found.find("a.example"), found.find("b"), found.find("")) == ("exact", "rest", "rest")
 
 
@@ -62,5 +60,5 @@ NAMES = st.one_of(LABELS, LABELS.map("*.{}".format), LABELS.map("{}.*".format), 
     st.builds("{}{}".format, LABELS, st.sampled_from(["", ".", ":8080", ":9", ".a"])),
 )
 def test_lookups_find_what_a_scan_finds(names: list[str], host: str) -> None:
-    made: Any = Hosts([(VirtualHost(name, (name,)), name) for name in names], 8080)  # type: ignore[misc]
+    made = Hosts([(VirtualHost(name, (name,)), name) for name in names], 8080)
     assert made.find(host) == scanned(names, host)
