@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from policies.paths import PathNormalization
+from policies.paths import ESCAPED_SLASHES, PathNormalization
 from policies.weak import Opaque, items
 
 
@@ -42,10 +42,15 @@ def parse_mesh(entry: Mapping[str, Any] | None) -> Mesh:
         normalization=PathNormalization(
             enabled=not wanted.flag("InsecureDisablePathNormalization"),
             merge_slashes=wanted.flag("MergeSlashes"),
-            escaped_slashes=wanted.text("PathWithEscapedSlashesAction", default.escaped_slashes),
+            escaped_slashes=_known(wanted.text("PathWithEscapedSlashesAction", default.escaped_slashes)),
             underscores=wanted.text("HeadersWithUnderscoresAction", default.underscores),
         ),
     )
+
+
+def _known(action: str) -> str:
+    """Return the action, or the one that refuses in the place of one that a later Consul may have."""
+    return action if action in ESCAPED_SLASHES else "REJECT_REQUEST"
 
 
 def _tls(entry: Mapping[str, Any] | None, direction: str) -> TlsLimits:

@@ -17,6 +17,10 @@ _ESCAPED_SLASH = re.compile(r"%2[Ff]|%5[Cc]")
 _TO_ESCAPE = re.compile(r"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%\[\]]")
 _SLASHES = re.compile(r"/{2,}")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+ESCAPED_SLASHES = frozenset(
+    {"IMPLEMENTATION_SPECIFIC_DEFAULT", "KEEP_UNCHANGED", "REJECT_REQUEST"}
+    | {"UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,3 +43,10 @@ def test_http_settings_are_read() -> None:
     assert mesh.normalization == PathNormalization(
         enabled=False, merge_slashes=True, escaped_slashes="REJECT_REQUEST", underscores="DROP_HEADER"
     )
+
+
+def test_an_action_that_is_not_known_refuses() -> None:
+    wanted = {"PathWithEscapedSlashesAction": "NEW_IN_CONSUL", "HeadersWithUnderscoresAction": "NEW_TOO"}
+    rules = parse_mesh({"HTTP": {"Incoming": {"RequestNormalization": wanted}}}).normalization
+    assert rules.escaped_slashes == "REJECT_REQUEST"
+    assert rules.underscores not in {"ALLOW", "DROP_HEADER"}, "what is neither is refused"
