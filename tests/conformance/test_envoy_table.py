@@ -1,0 +1,288 @@
+"""Routes and HTTP intentions against real Envoy sidecars under the same Consul, over a table of random requests.
+
+Two meshes of the same shape, `e-` of Envoy sidecars and `l-` of ours, get the same entries, generation after
+generation, and the same requests: same status, same instance, same path and headers seen by the app, same headers of the
+answer. What differs on purpose is in `DIFFERENCES`, which names its row in docs/differences.md. `N=5000` asks for more
+requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.peers import peers
+from harness.routing import Chance, Json, Request
+from harness.servers import ConsulServer, consul_server, eventually
+from harness.wire import App, Message, Side, Wire
+from lictor.up.ports import free_ports
+
+REQUESTS = int(os.environ.get("N", "0")) or 300
+GENERATION = 60  # requests to one set of entries
+INSTANCES = {"a-v1": {"version": "v1"}, "a-v2": {"version": "v2"}, "b-1": {}}
+HOST = "api.example.com"
+# What every proxy writes for itself; the length of no body at all.
+UNSEEN = frozenset(
+    {"x-id", "content-length", "x-request-id", "x-envoy-expected-rq-timeout-ms", "x-forwarded-client-cert"}
+)
+UNTOLD = frozenset({"date", "server", "x-envoy-upstream-service-time", "x-lictor-reason"})
+
+
+# --- entries ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Generation:
+    """The entries in force for a while, for the mesh of a prefix."""
+
+    number: int
+    prefix: str
+    entries: list[Json] = field(default_factory=list)
+    matches: list[Json] = field(default_factory=list)
+
+    def name(self, service: str) -> str:
+        return f"{self.prefix}-{service}"
+
+
+def generation(number: int, prefix: str) -> Generation:
+    """Return generation `number`: the same for both prefixes."""
+    made = Generation(number, prefix)
+    chance = Chance(random.Random(number))
+    made.entries += [intentions(made, chance, service) for service in ("a", "b")]
+    made.entries += resolvers(made, chance)
+    made.entries += splitters(made, chance)
+    made.entries.append(router(made, chance))
+    return made
+
+
+def intentions(made: Generation, chance: Chance, service: str) -> Json:
+    """Return L7 intentions of the caller; the first rules tell which generation is in force."""
+    mark = [
+        {"Action": "allow", "HTTP": {"PathPrefix": f"/gen-{made.number}/"}},
+        {"Action": "deny", "HTTP": {"PathPrefix": "/gen-"}},
+    ]
+    rules = [chance.permission() for _ in range(chance.draw.randrange(1, 6))]
+    rest = [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}] if chance.yes(75) else []
+    source = {"Name": chance.one((made.name("web"), "*")), "Permissions": [*mark, *rules, *rest]}
+    made.matches += [rule["HTTP"] for rule in rules]
+    return {"Kind": "service-intentions", "Name": made.name(service), "Sources": [source]}
+
+
+def resolvers(made: Generation, chance: Chance) -> list[Json]:
+    a, b = made.name("a"), made.name("b")
+    some = chance.one(({"Service": b}, {"Service": a}, {"Service": a, "ServiceSubset": "v2"}))
+    backup: tuple[Json, ...] = (
+        {"Service": b},
+        {"ServiceSubset": "v2"},
+        {"Targets": [{"Service": made.name("dead")}, {"ServiceSubset": "v1"}]},
+    )
+    versions = {subset: {"Filter": f"Service.Meta.version == {subset}"} for subset in ("v1", "v2", "v9")}
+    return [
+        {
+            "Kind": "service-resolver",
+            "Name": a,
+            "Subsets": versions,
+            "DefaultSubset": chance.one(("v1", "v2")),
+            "Failover": {"v9": chance.one(backup)},
+        },
+        {"Kind": "service-resolver", "Name": made.name("old"), "Redirect": some},
+        {"Kind": "service-resolver", "Name": made.name("gone"), "Failover": {"*": {"Targets": [some, {"Service": b}]}}},
+    ]
+
+
+def splitters(made: Generation, chance: Chance) -> list[Json]:
+    """Return `s`, which has all its weight on one leg, and `t`, which leads to it and tells the generation."""
+    a, b, s = made.name("a"), made.name("b"), made.name("s")
+    whole = {"Weight": 100, "Service": a, "ServiceSubset": chance.one(("v1", "v2")), **modifiers(chance)}
+    legs = [whole, {"Weight": 0, "Service": b}]
+    outer: Json = {"Weight": 100, "Service": s, **modifiers(chance)}
+    outer["ResponseHeaders"]["Set"]["x-generation"] = str(made.number)
+    return [
+        {"Kind": "service-splitter", "Name": s, "Splits": legs[:: chance.one((1, -1))]},
+        {"Kind": "service-splitter", "Name": made.name("t"), "Splits": [outer, {"Weight": 0, "Service": b}]},
+    ]
+
+
+def modifiers(chance: Chance) -> Json:
+    return {"RequestHeaders": chance.modifiers(), "ResponseHeaders": chance.modifiers()}
+
+
+def router(made: Generation, chance: Chance) -> Json:
+    """Return the router of `a`: one route to each instance that tells the generation, then random ones."""
+    names = ("b", "s", "t", "old", "gone", "dead")
+    places: list[Json] = [{}, {"ServiceSubset": "v1"}, {"ServiceSubset": "v2"}, {"ServiceSubset": "v9"}]
+    places += [{"Service": made.name(name)} for name in names]
+    ways = ({"ServiceSubset": "v1"}, {"ServiceSubset": "v2"}, {"Service": made.name("b")})
+    marks = [
+        {
+            "Match": {"HTTP": {"PathPrefix": f"/gen-{made.number}/{instance}"}},
+            "Destination": {**way, "ResponseHeaders": {"Set": {"x-generation": str(made.number)}}},
+        }
+        for instance, way in zip(INSTANCES, ways, strict=True)
+    ]
+    routes = [chance.route(places) for _ in range(chance.draw.randrange(4, 10))]
+    made.matches += [route["Match"]["HTTP"] for route in routes] * 3
+    return {"Kind": "service-router", "Name": made.name("a"), "Routes": [*marks, *routes]}
+
+
+# --- the meshes -------------------------------------------------------------------------------------------------------
+
+Fields = dict[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a request. `instance` is "" where a proxy has answered."""
+
+    status: int
+    body: str
+    answer: Fields
+    instance: str = ""
+    method: str = ""
+    target: str = ""
+    seen: Fields = field(default_factory=dict)
+
+
+def fields_of(message: Message, without: frozenset[str]) -> Fields:
+    return {name: message.all(name) for name in sorted({name for name, _ in message.headers} - without)}
+
+
+@dataclass(slots=True)
+class Mesh:
+    """The sidecars of one kind, and what their apps have seen, by the number of the request."""
+
+    prefix: str
+    ports: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, tuple[str, Message]] = field(default_factory=dict)
+
+    def app(self, instance: str) -> App:
+        async def answer(side: Side, message: Message) -> bytes:
+            self.seen[message.get("x-id") or ""] = (instance, message)
+            head = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx-a: app\r\nx-c: app\r\nx-app: %b\r\n\r\n"
+            return head % instance.encode()
+
+        return App(answer)
+
+    async def ask(self, upstream: str, request: Request, number: str) -> Outcome:
+        """Send one request, on a connection of its own."""
+        async with await Wire.open(self.ports[upstream]) as wire:
+            answer = await wire.ask(request.lines(f"x-id: {number}"), request.method)
+        told = (answer.status, answer.body.decode("latin-1"), fields_of(answer, UNTOLD))
+        found = self.seen.pop(number, None)
+        if found is None:
+            return Outcome(*told)
+        instance, message = found
+        return Outcome(*told, instance, str(message.first[0]), message.target, fields_of(message, UNSEEN))
+
+    async def in_force(self, number: int) -> bool:
+        """Return whether every sidecar follows this generation, over every connection that there is."""
+        wanted = [("a", instance) for instance in INSTANCES] + [("t", "")]
+        for upstream, instance in wanted:
+            request = Request("GET", f"/gen-{number}/{instance}", (("Host", HOST),))
+            found = await self.ask(upstream, request, "mark")
+            if found.status != 200 or found.answer.get("x-generation") != [str(number)]:
+                return False
+        return True
+
+
+@pytest.fixture(scope="module")
+def server() -> Any:
+    with consul_server(settings={"default_intention_policy": "deny"}) as running:
+        running.write({"Kind": "proxy-defaults", "Name": "global", "Config": {"protocol": "http"}})
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def meshes(server: ConsulServer, folder: Path) -> AsyncIterator[tuple[Mesh, Mesh]]:
+    """Run both: an app and a sidecar for every instance, and the caller's sidecar."""
+    both = Mesh("e"), Mesh("l")
+    async with contextlib.AsyncExitStack() as stack:
+        proxies = stack.enter_context(peers(server, folder))
+        for mesh in both:
+            for instance, meta in INSTANCES.items():
+                app = await stack.enter_async_context(mesh.app(instance).running())
+                service, _, version = instance.partition("-")
+                proxies.register(f"{mesh.prefix}-{service}", app.port, meta=meta, instance=version)
+            mesh.ports = dict(zip(("a", "t"), free_ports(2), strict=True))
+            upstreams = {f"{mesh.prefix}-{name}": port for name, port in mesh.ports.items()}
+            proxies.register(f"{mesh.prefix}-web", 1, upstreams=upstreams)
+        write(server, 1)
+        starts: list[tuple[Callable[[str], object], str]] = [
+            (start, f"{mesh.prefix}-{instance}")
+            for instance in (*INSTANCES, "web-1")
+            for mesh, start in zip(both, (proxies.envoy_sidecar, proxies.lictor_sidecar), strict=True)
+        ]
+        await asyncio.gather(*(asyncio.to_thread(start, instance) for start, instance in starts))
+        yield both
+
+
+def write(server: ConsulServer, number: int) -> None:
+    for prefix in ("e", "l"):
+        server.write(*generation(number, prefix).entries)
+
+
+# --- the comparison ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A request and where it went."""
+
+    generation: int
+    upstream: str
+    request: Request
+
+
+Known = Callable[[Case, Outcome, Outcome], bool]
+# What may differ, by its row in docs/differences.md.
+DIFFERENCES: dict[str, Known] = {}
+
+
+def different(envoy: Outcome, ours: Outcome) -> list[str]:
+    return [
+        f"{name}: Envoy {getattr(envoy, name)!r}, ours {getattr(ours, name)!r}"
+        for name in ("status", "body", "instance", "method", "target", "seen", "answer")
+        if getattr(envoy, name) != getattr(ours, name)
+    ]
+
+
+async def test_envoy_and_lictor_do_the_same_with_random_requests(server: ConsulServer, tmp_path: Path) -> None:
+    found: list[str] = []
+    outcomes: list[Outcome] = []
+    async with meshes(server, tmp_path) as (envoy, ours):
+        for number in range(1, 1 + -(-REQUESTS // GENERATION)):
+            write(server, number)
+            await asyncio.gather(*(settled(mesh, number) for mesh in (envoy, ours)))
+            chance, matches = Chance(random.Random(f"requests {number}")), generation(number, "e").matches
+            for turn in range(min(GENERATION, REQUESTS - (number - 1) * GENERATION)):
+                case = Case(number, "t" if chance.yes(15) else "a", chance.request(matches, HOST))
+                asked = (mesh.ask(case.upstream, case.request, f"{number}.{turn}") for mesh in (envoy, ours))
+                theirs, mine = await asyncio.gather(*asked)
+                outcomes.append(theirs)
+                known = [row for row, holds in DIFFERENCES.items() if holds(case, theirs, mine)]
+                if (wrong := different(theirs, mine)) and not known:
+                    found.append("\n  ".join([f"{case}", *wrong]))
+    assert not found, f"{len(found)} of {len(outcomes)} differ:\n" + "\n".join(found[:20])
+    check_not_trivial(outcomes)
+
+
+async def settled(mesh: Mesh, number: int) -> None:
+    """Wait until a generation is in force, and has been for longer than Envoy drains what was before."""
+    await eventually(lambda: mesh.in_force(number), 30, every=0.1)
+    await asyncio.sleep(1.2 if mesh.prefix == "e" else 0)
+    await eventually(lambda: mesh.in_force(number), 30, every=0.1)
+
+
+def check_not_trivial(outcomes: list[Outcome]) -> None:
+    statuses = [outcome.status for outcome in outcomes]
+    assert statuses.count(200) > len(statuses) / 4
+    assert {200, 403, 503} <= set(statuses)
+    assert {outcome.instance for outcome in outcomes} == {*INSTANCES, ""}
