@@ -104,7 +104,9 @@ class Dataplane:
         self._revoke(generation.table.inbound)  # a listener that was opened now begins with these rules
 
     def _revoke(self, inbound: Inbound | None) -> None:
-        for listener, revocation in self._revocations.items() if inbound is not None else ():
+        if inbound is None:
+            return
+        for listener, revocation in self._revocations.items():
             listener.max_connections = inbound.max_connections
             revocation.follow(inbound)
 

@@ -67,7 +67,7 @@ def test_a_lone_arm_without_weight_takes_nothing() -> None:
     ("http", "rewrite", "target", "expected"),
     [
         ({"PathPrefix": "/old"}, "/new", "/old/x?q=1", "/new/x?q=1"),
-        ({"PathPrefix": "/root"}, "/", "/root/x", "//x"),
+        ({"PathPrefix": "/tree"}, "/", "/tree/x", "//x"),
         ({"PathPrefix": "/trail"}, "/t/", "/trail/x", "/t//x"),
         ({"PathPrefix": "/t/"}, "/", "/t/x", "/x"),
         ({"PathPrefix": "/a"}, "/q?x=1", "/a/x", "/q?x=1/x"),
