@@ -13,6 +13,7 @@ Source: https://developer.hashicorp.com/consul/api-docs/features/blocking.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ POLL_SECONDS = 5.0  # of what cannot block
 SHAKEN_SECONDS = 30.0  # after the agent was away: its checks begin as critical and run once an interval
 STARTING_SECONDS = 0.2  # between looks at a server that is still starting
 MISSING_REGISTRATION_SECONDS = 0.5  # between looks for our own registration
+BEGUN_AT_ONCE = 16  # watches, until others have their turn
 BURST = 5
 READS_PER_SECOND = 5.0
 _backoff = wait_random_exponential(multiplier=0.25, max=10.0)
@@ -107,15 +109,20 @@ class Follower:
         self._wait = wait
         self._aside = aside or Aside()
         self._tasks: dict[Watch, asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()  # answers that come together are taken one in each round of the loop
         self._shaken_until = 0.0  # the loop's time
 
     async def run(self, leaves: Callable[[Snapshot], AsyncIterator[Leaf] | None]) -> None:
         """Follow until cancelled. `leaves` gives the stream of leaves as soon as the snapshot tells who we are."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            self._known = asyncio.Event()
-            self._adjust()
-            group.create_task(self._follow_leaves(leaves))
+        self._beginning = asyncio.get_running_loop().call_soon(bool)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._known = asyncio.Event()
+                self._adjust()
+                group.create_task(self._follow_leaves(leaves))
+        finally:
+            self._beginning.cancel()
 
     def take(self, update: Update) -> None:
         """Apply an update, adjust the watches and publish if anything changed."""
@@ -128,13 +135,18 @@ class Follower:
         self._known.set()
 
     def _adjust(self) -> None:
+        """Begin and end what the snapshot calls for; many watches are begun a few at a time."""
+        self._beginning.cancel()
         want = wanted(self.snapshot)
-        for watch in want.difference(self._tasks):
+        new = want.difference(self._tasks)
+        for watch in itertools.islice(new, BEGUN_AT_ONCE):
             self.status.watches[watch] = WatchStatus()
             self._tasks[watch] = self._group.create_task(self._follow(watch), name=name_of(watch))
         for watch in set(self._tasks).difference(want):
             self._tasks.pop(watch).cancel()
             self.status.watches.pop(watch, None)
+        if len(new) > BEGUN_AT_ONCE:
+            self._beginning = asyncio.get_running_loop().call_soon(self._adjust)
 
     async def _follow_leaves(self, leaves: Callable[[Snapshot], AsyncIterator[Leaf] | None]) -> None:
         while (stream := leaves(self.snapshot)) is None:
@@ -160,10 +172,12 @@ class Follower:
                 cursor = ""
                 await asyncio.sleep(STARTING_SECONDS)
                 continue
-            self._succeeded(watch, status)
-            cursor = _next_cursor(status, cursor, answer.cursor)
-            if not self._is_suspicious(watch, status, answer):
-                self.take(update)
+            async with self._turn:
+                self._succeeded(watch, status)
+                cursor = _next_cursor(status, cursor, answer.cursor)
+                if not self._is_suspicious(watch, status, answer):
+                    self.take(update)
+                await asyncio.sleep(0)
             if isinstance(watch, DefaultActionWatch):
                 await asyncio.sleep(POLL_SECONDS * (0.5 + random.random() / 2))
             elif not cursor:
@@ -186,7 +200,8 @@ class Follower:
         """
         wait, left = self._wait, self._shaken_seconds()
         if isinstance(watch, ChainWatch | EndpointsWatch) and len(self._tasks) > MAX_WATCHES:
-            wait = min(wait, ROUND_SECONDS * MAX_WATCHES / len(self._tasks))
+            share = ROUND_SECONDS * MAX_WATCHES / len(self._tasks)
+            wait = min(wait, share * (0.5 + random.random()))  # else they would end together, round after round
         return min(wait, left + 0.5) if left > 0 and isinstance(watch, EndpointsWatch) else wait
 
     def _failed(self, watch: Watch, status: WatchStatus, error: CatalogError) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import gc
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -50,6 +51,7 @@ log = structlog.get_logger(__name__)
 
 COALESCE_SECONDS = 0.03  # a burst of changes is compiled once
 SETTLE_SECONDS = 10.0  # how long readiness waits for upstreams that have not answered
+RARELY = 100  # collections of the middle generation before one of all, which stops everything: 10 is usual
 NOTICE_SECONDS = 1.0  # between maintenance and closing the listeners, for callers to hear of it
 
 
@@ -88,6 +90,7 @@ class Process:
     async def run(self, admin: Callable[[Process], Awaitable[Callable[[], Awaitable[None]]]] | None = None) -> None:
         """Live. `admin` starts the admin endpoint and returns how to stop it. Raise MeshError when it cannot start."""
         self._listen_to_signals()
+        gc.set_threshold(*gc.get_threshold()[:2], RARELY)
         self.dataplane = Dataplane(self.live, self.metrics)
         stop_admin = await admin(self) if admin is not None else None
         try:
@@ -301,6 +304,7 @@ class Process:
             await self._quietly(self._end_maintenance(catalog, self._proxy_id))
             if self.phase is Phase.STARTING:
                 self.phase = Phase.SERVING
+                gc.freeze()  # a large mesh need not be gone through again and again
                 log.info("serving", proxy=self._proxy_id)
             forgotten.clear()
             await forgotten.wait()
