@@ -1,9 +1,9 @@
 """Routes and HTTP intentions against real Envoy sidecars under the same Consul, over a table of random requests.
 
 Two meshes of the same shape, `e-` of Envoy sidecars and `l-` of ours, get the same entries, generation after
-generation, and the same requests: same status, same instance, same path and headers seen by the app, same headers of the
-answer. What differs on purpose is in `DIFFERENCES`, which names its row in docs/differences.md. `N=5000` asks for more
-requests.
+generation, and the same requests: same status, same instance, same path and headers seen by the app, same headers of
+the answer. What differs on purpose is in `DIFFERENCES`, which names its row in docs/differences.md. `N=5000` asks for
+more requests.
 """
 
 from __future__ import annotations
