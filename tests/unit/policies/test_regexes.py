@@ -36,9 +36,10 @@ PATTERNS = ("/a/.*", "/b", "/(a|b)(/.*)?", "/c")
 
 
 @pytest.mark.parametrize("memory", [SET_MEMORY, 1])
-def test_many_patterns_are_matched_at_once_or_one_by_one_with_the_same_answer(memory: int) -> None:
-    matches = FullMatches(PATTERNS, memory)
-    assert (matches._any is None) is (memory == 1)
+@pytest.mark.parametrize("together", [1, 3, 500])
+def test_many_patterns_are_matched_at_once_or_one_by_one_with_the_same_answer(memory: int, together: int) -> None:
+    matches = FullMatches(PATTERNS, memory, together)
+    assert [made is None for _, made in matches._sets] == [memory == 1] * -(-len(PATTERNS) // together)
     assert [matches.of(path) for path in ("/a/x", "/b", "/x", "/c/")] == [[0, 2], [1, 2], [], []]
 
 
@@ -49,8 +50,9 @@ def test_no_patterns_match_nothing() -> None:
 def test_an_engine_that_gives_up_is_not_believed() -> None:
     import re2
 
+    silent = re2.Set.FullMatchSet()  # which finds nothing, not even what always matches
+    silent.Add("x")
+    silent.Compile()
     matches = FullMatches(PATTERNS)
-    matches._any = re2.Set.FullMatchSet()  # which finds nothing, not even what always matches
-    matches._any.Add("x")
-    matches._any.Compile()
+    matches._sets = [(patterns, silent) for patterns, _ in matches._sets]
     assert matches.of("/b") == [1, 2]
