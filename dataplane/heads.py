@@ -29,6 +29,7 @@ _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]+)((?:[/?][^#]*)?)")
 # RFC 3986 section 3.2.2, but for the comma: two Hosts that somebody has joined are still two.
 _HOST = re.compile(rb"(?:(?:[0-9A-Za-z\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-fv:.]+\])(?::[0-9]{0,5})?")
 _OLD_REQUEST_LINE = re.compile(rb"[A-Z]+ [^\t ]+")
+_FIRST_LETTER = ord("A")
 _MAX_LENGTH_DIGITS = 18  # below 2^63: what some next hop would count with
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: [\t -~\x80-\xff]*)?")
 _NO_CONTENT = 204
@@ -211,6 +212,10 @@ def _length(value: bytes, status: int) -> int:
 def _check_with_llhttp(head: bytes, words: list[bytes]) -> None:
     if words[2] != b"HTTP/1.1":
         raise BadHead(426 if words[2] in {b"HTTP/1.0", b"HTTP/0.9"} else 400, "http_version")
+    if (
+        head[0] < _FIRST_LETTER
+    ):  # llhttp reads over line ends before a method, which would then be one that no rule knows
+        raise BadHead(400, "bad_request_line")
     if words[0] == b"CONNECT":
         raise BadHead(404, "connect")
     if len(head) > MAX_HEAD or head.count(b"\r\n") > MAX_FIELDS + 2:

@@ -130,6 +130,7 @@ def test_what_names_no_host_is_refused(host: str) -> None:
         ("GET /\nHost: x\n\n", 426),
         ("GET\t/ HTTP/1.1\nHost: x\n\n", 400),
         ("GET\t/\nHost: x\n\n", 400),
+        ("\nGET / HTTP/1.1\nHost: x\n\n", 400),
         ("POST / HTTP/1.1\nHost: x\nContent-Length: 9223372036854775808\n\n", 400),
         ("POST / HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked\n\n", 501),
     ],
@@ -194,3 +195,11 @@ def test_an_answer_that_another_hop_might_read_otherwise_is_a_502(text: str, rea
 def test_a_length_of_nothing_where_none_may_stand_is_left_out() -> None:
     head = parse_response(request("HTTP/1.1 204 No Content\nContent-Length: 0\nX-A: 1\n\n"))
     assert head.render() == b"HTTP/1.1 204 No Content\r\nX-A: 1\r\n\r\n"
+
+
+@pytest.mark.parametrize("before", [b"\n", b"\r", b"\n\n", b" ", b"\x00"])
+def test_a_method_is_never_read_with_what_stands_before_it(before: bytes) -> None:
+    """llhttp reads over line ends there, and a rule for GET would not have matched."""
+    with pytest.raises(BadHead) as caught:
+        parse_request(before + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert caught.value.status == 400
