@@ -35,7 +35,7 @@ class ToApp:
         self._pool = pools.of_app(inbound.local_address, inbound.local_port)
         self.connect_timeout = inbound.local_connect_timeout
         self.request_timeout = inbound.local_request_timeout
-        self.idle_timeout: float | None = 300.0
+        self.idle_timeout = inbound.local_idle_timeout
         self.retry: RetryPolicy | None = None
         self.budget: RetryBudget | None = None
         self.in_mesh = False

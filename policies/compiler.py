@@ -83,6 +83,7 @@ def _inbound(snapshot: Snapshot, registration: Registration) -> Inbound | None:
         default=default,
         local_connect_timeout=registration.local_connect_timeout,
         local_request_timeout=registration.local_request_timeout,
+        local_idle_timeout=registration.local_idle_timeout,
         max_connections=registration.max_inbound_connections,
         normalization=mesh.normalization,
         sanitize_xfcc=mesh.sanitize_xfcc,
@@ -98,6 +99,7 @@ def _outbounds(
     compiled: dict[str, Outbound] = {}
     before = previous.outbounds if previous is not None else {}
     known: dict[_ClusterKey, Cluster] | None = None
+    here = registration.datacenter
     protections = _protections(snapshot)
     retries = {stanza.key: stanza.retries for stanza in registration.upstreams}
     for key, watch in snapshot.upstreams.items():
@@ -106,8 +108,8 @@ def _outbounds(
             if chain is not None:
                 sources = _Sources(
                     chain,
-                    {name: snapshot.instances(endpoint_watch(one, snapshot)) for name, one in chain.targets.items()},
-                    registration.datacenter,
+                    {name: snapshot.instances(endpoint_watch(one, here)) for name, one in chain.targets.items()},
+                    here,
                     roots.trust_domain,
                     protections.get(key, _UNPROTECTED),
                     retries.get(key, registration.retries),

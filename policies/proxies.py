@@ -52,6 +52,7 @@ class Registration:
     bind_port: int
     local_connect_timeout: float
     local_request_timeout: float | None
+    local_idle_timeout: float | None
     max_inbound_connections: int
     upstreams: tuple[UpstreamStanza, ...]
     problems: tuple[Problem, ...]
@@ -75,6 +76,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
     address, port = str(answer.get("Address") or ""), int(answer.get("Port") or 0)
     retries = parse_retry_settings(config)
     request_timeout = config.number("local_request_timeout_ms", 0)
+    idle_timeout = config.number("local_idle_timeout_ms", 300_000)
     return Registration(
         proxy_id=proxy_id,
         kind=kind,
@@ -90,6 +92,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
         bind_port=int(config.number("bind_port", port)),
         local_connect_timeout=config.number("local_connect_timeout_ms", 5000) / 1000,
         local_request_timeout=request_timeout / 1000 if request_timeout > 0 else None,
+        local_idle_timeout=idle_timeout / 1000 if idle_timeout > 0 else None,
         max_inbound_connections=max(0, int(config.number("max_inbound_connections", 0))),
         upstreams=_upstreams(proxy_id, items(proxy.get("Upstreams")), retries, problems),
         retries=retries,

@@ -102,6 +102,7 @@ class Inbound:
     default: Action
     local_connect_timeout: float = 5.0
     local_request_timeout: float | None = None
+    local_idle_timeout: float | None = 300.0
     max_connections: int = 0  # 0 = no limit
     normalization: PathNormalization = field(default_factory=PathNormalization)
     sanitize_xfcc: bool = False

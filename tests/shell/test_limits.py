@@ -108,6 +108,17 @@ async def test_a_timeout_in_the_middle_of_an_answer_cuts_it(authority: Authority
             assert p.api.reasons() == {"cut_answer": 1}
 
 
+async def test_an_app_that_stays_idle_is_given_up_where_a_limit_is_set(authority: Authority) -> None:
+    async def never(side: Side, message: Message) -> bytes:
+        await asyncio.sleep(30)
+        return b""
+
+    async with App(never).running() as app, pair(authority, app.port, config={"local_idle_timeout_ms": 300}) as p:
+        async with await Wire.open(p.port) as wire:
+            assert (await wire.ask(GET)).status == 504
+            assert p.api.reasons() == {"stream_timeout": 1}
+
+
 async def test_connections_beyond_the_limit_are_closed_at_once_and_others_after_one_ended(
     authority: Authority,
 ) -> None:

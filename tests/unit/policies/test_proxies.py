@@ -29,6 +29,7 @@ def test_defaults_are_consuls() -> None:
     assert (registration.local_address, registration.local_port) == ("127.0.0.1", 8080)
     assert (registration.bind_address, registration.bind_port) == ("10.0.0.1", 21000)
     assert (registration.local_connect_timeout, registration.local_request_timeout) == (5.0, None)
+    assert registration.local_idle_timeout == 300.0
     assert registration.max_inbound_connections == 0
     assert registration.problems == ()
 
@@ -45,6 +46,12 @@ def test_opaque_settings_are_read_in_both_spellings() -> None:
     assert (registration.local_connect_timeout, registration.local_request_timeout) == (0.1, 2.0)
     assert (registration.bind_address, registration.bind_port) == ("127.0.0.1", 1234)
     assert registration.max_inbound_connections == 7
+
+
+@pytest.mark.parametrize(("given", "seconds"), [(1500, 1.5), (0, None)])
+def test_the_idle_timeout_of_the_app_can_be_set_and_switched_off(given: int, seconds: float | None) -> None:
+    registration = parse_registration(registered(Proxy={"Config": {"local_idle_timeout_ms": given}}))
+    assert registration.local_idle_timeout == seconds
 
 
 def test_upstreams_are_named_by_service_and_datacenter() -> None:
