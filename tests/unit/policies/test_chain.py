@@ -122,7 +122,7 @@ def test_load_balancers_are_read_with_consuls_defaults() -> None:
     assert parse_load_balancer({}).policy == "round_robin"
     assert parse_load_balancer({"Policy": "least_request", "LeastRequestConfig": {"ChoiceCount": 5}}).choice_count == 5
     ring = parse_load_balancer({"Policy": "ring_hash", "RingHashConfig": {"MinimumRingSize": 2048}})
-    assert (ring.minimum_ring_size, ring.maximum_ring_size) == (2048, 8192)
+    assert (ring.minimum_ring_size, ring.maximum_ring_size) == (2048, 8 << 20)
 
 
 def test_hash_policies_read_source_ip_and_cookies() -> None:
