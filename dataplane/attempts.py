@@ -118,7 +118,9 @@ class Attempts:
                     self._ask(upstream)
                 return
             self._tried.add(self._pool)
-            other = self._forward.another(self._tried) if self._dials_left else None
+            # Who has waited for one connection in vain is not made to wait for three.
+            again = self._dials_left and failure is Failure.REFUSED
+            other = self._forward.another(self._tried) if again else None
             if other is None:
                 self._dialling = None
                 self.failed(failure)

@@ -160,7 +160,7 @@ async def test_who_waits_for_an_endpoint_that_is_dying_does_not_wait_on(authorit
             circuit = p.web.dataplane.pools._targets[TARGET].circuit
             for number, wire in enumerate((two, three), 1):
                 await wire.send(GET)
-                await eventually(lambda number=number: circuit.pending == number)  # type: ignore[misc]
+                await eventually(lambda number=number: circuit.pending == number)
             await p.api.dataplane.drain(0.05)
             assert {(await wire.answer()).status for wire in (one, two, three)} == {503}
         await eventually(lambda: settled(p.web))

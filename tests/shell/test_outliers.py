@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from harness.certificates import Authority
 from harness.halves import Half, half
@@ -144,6 +147,33 @@ async def test_when_all_are_dead_the_answer_is_503_at_once_and_the_first_to_retu
                 # Whoever stays is not the one that returned: all that fail are taken back, and each has its turn.
                 found = await ask(web, 12)
             assert found["back"] >= 6, found
+
+
+@pytest.mark.parametrize("protocol", ["http", "tcp"])
+async def test_nobody_waits_longer_than_the_connect_timeout_for_endpoints_that_say_nothing(
+    authority: Authority, protocol: str
+) -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    answer = chain("api", protocol)
+    answer["Nodes"][f"resolver:{TARGET}"]["Resolver"]["ConnectTimeout"] = "300ms"
+    answer["Targets"][TARGET]["ConnectTimeout"] = "300ms"
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with caller(authority, [port], answer=answer) as web:
+        web.member.hear(
+            EndpointsWatch("api"), [instance("api", port, 1), instance("api", port, 2, Address="localhost")]
+        )
+        web.follow()
+        async with await Wire.open(web.port("upstream")) as wire:
+            if protocol == "http":
+                assert (await wire.ask(GET)).body.endswith(b"reset reason: connection timeout")
+            else:
+                assert await wire.rest() == b""
+        assert web.metrics.for_upstream(TARGET).connect_failures == 1, "one wait, not one for each"
+    server.close()
 
 
 async def test_failover_at_run_time_and_back(authority: Authority) -> None:
