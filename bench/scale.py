@@ -31,6 +31,7 @@ from controlplane.consul_settings import ConsulSettings
 from harness.certificates import Authority
 from harness.servers import REPOSITORY, Program, eventually
 from lictor.up.ports import free_ports
+from policies.intentions import Action
 from policies.snapshot import Role
 from policies.table import Table
 from sidecar import logs
@@ -79,13 +80,13 @@ def sidecar(services: int, endpoints: int, intentions: int) -> Shape:
             (
                 "one intention",
                 {"connect/intentions/match?web": {"web": [mesh.intention(1, "deny"), *rows[:1], *rows[2:]]}},
-                lambda table: table.inbound is not None and "caller-0001 deny" in _sources(table),
+                lambda table: _denied(table, "caller-0001"),
             ),
             *_chains_and_all(answers, names),
             (
                 "every intention",
                 {"connect/intentions/match?web": {"web": [mesh.intention(n, "deny") for n in range(intentions)]}},
-                lambda table: "caller-0007 deny" in _sources(table),
+                lambda table: _denied(table, "caller-0007"),
             ),
         ],
     )
@@ -169,7 +170,7 @@ def _chains_and_all(answers: mesh.Json, names: list[str]) -> list[tuple[str, mes
         (
             "an endpoint of every service",
             everything,
-            lambda table: all(CHANGED_EVERYWHERE in {one.port for one in _endpoints(table, name)} for name in names),
+            _all_changed(list(names)),
         ),
     ]
 
@@ -182,9 +183,21 @@ def _port(table: Table, name: str) -> int:
     return max(one.port for one in _endpoints(table, name))
 
 
-def _sources(table: Table) -> set[str]:
-    rows = table.inbound.intentions.rows if table.inbound is not None else ()
-    return {f"{row.source} {row.action.value if row.action is not None else 'permissions'}" for row in rows}
+def _denied(table: Table, source: str) -> bool:
+    if table.inbound is None:
+        return False
+    return "deny" in table.inbound.intentions.for_source(source, Action.ALLOW).connection.because
+
+
+def _all_changed(left: list[str]) -> Callable[[Table], bool]:
+    """Return whether every service has its new port; none is looked at again."""
+
+    def changed(table: Table) -> bool:
+        while left and _endpoints(table, left[-1])[-1].port == CHANGED_EVERYWHERE:
+            left.pop()
+        return not left
+
+    return changed
 
 
 # --- running -------------------------------------------------------------------------------------------------------

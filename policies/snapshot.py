@@ -306,7 +306,9 @@ def _with_problems(snapshot: Snapshot, watch: Watch, problems: tuple[Problem, ..
 def _targets(chain: Answer | None, snapshot: Snapshot) -> frozenset[EndpointsWatch]:
     """Return the health queries that a chain needs."""
     targets = chain.targets.values() if isinstance(chain, Chain) else ()
-    return frozenset(endpoint_watch(target, snapshot) for target in targets)
+    registration = snapshot.registration
+    datacenter = registration.datacenter if registration is not None else ""
+    return frozenset(endpoint_watch(target, datacenter) for target in targets)
 
 
 def _with_targets(snapshot: Snapshot, before: frozenset[EndpointsWatch], now: frozenset[EndpointsWatch]) -> Snapshot:
@@ -442,10 +444,9 @@ def _exposed_names(snapshot: Snapshot) -> set[str]:
     return {service.name for listener in snapshot.ingress.listeners for service in exposed(listener, rows)}
 
 
-def endpoint_watch(target: Target, snapshot: Snapshot) -> EndpointsWatch:
+def endpoint_watch(target: Target, local_datacenter: str) -> EndpointsWatch:
     """Return the health query that a target needs. Subsets of one service share one."""
-    registration = snapshot.registration
-    local = registration is None or target.datacenter in {"", registration.datacenter}
+    local = not local_datacenter or target.datacenter in {"", local_datacenter}
     return EndpointsWatch(target.service, "" if local else target.datacenter)
 
 

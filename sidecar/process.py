@@ -50,6 +50,8 @@ from sidecar.settings import ProcessSettings
 log = structlog.get_logger(__name__)
 
 COALESCE_SECONDS = 0.03  # a burst of changes is compiled once
+MAX_COALESCE_SECONDS = 0.3
+PAUSE = 3  # times as long as compiling took, so that a large mesh in motion leaves time for its requests
 SETTLE_SECONDS = 10.0  # how long readiness waits for upstreams that have not answered
 RARELY = 100  # collections of the middle generation before one of all, which stops everything: 10 is usual
 NOTICE_SECONDS = 1.0  # between maintenance and closing the listeners, for callers to hear of it
@@ -239,8 +241,10 @@ class Process:
         while True:
             await self._changed.wait()
             self._changed.clear()
+            started = asyncio.get_running_loop().time()
             await self._compile(dataplane)
-            await asyncio.sleep(COALESCE_SECONDS)
+            took = asyncio.get_running_loop().time() - started
+            await asyncio.sleep(min(max(COALESCE_SECONDS, took * PAUSE), MAX_COALESCE_SECONDS))
 
     async def _compile(self, dataplane: Dataplane) -> None:
         assert self.follower is not None  # noqa: S101 - set before this task starts
