@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+from harness.certificates import Authority
+from harness.meshes import ingress, upstream
 from policies.ingress import ExposedService, exposed, parse_gateway_services, parse_ingress
+from policies.limits import Limits
+from policies.outliers import PassiveHealth
 from policies.routes import HeaderModifiers
+from policies.snapshot import IngressWatch
 
 ROWS = parse_gateway_services(
     [
@@ -68,3 +73,42 @@ def test_certificates_by_sds_ask_for_tls_on_every_level() -> None:
     rows = [{"Port": 1}, {"Port": 2, **sds}, {"Port": 3, **services}]
     assert [row.tls for row in parse_ingress({"Listeners": rows}).listeners] == [False, True, True]
     assert [row.tls for row in parse_ingress({**sds, "Listeners": rows[:1]}).listeners] == [True]
+
+
+def test_limits_and_passive_health_are_the_services_else_the_entrys_and_reach_the_clusters(
+    authority: Authority,
+) -> None:
+    entry = {
+        "Kind": "ingress-gateway",
+        "Name": "edge",
+        "Defaults": {
+            "MaxConnections": 10,
+            "MaxPendingRequests": 0,
+            "PassiveHealthCheck": {"MaxFailures": 2, "Interval": 5_000_000_000},
+        },
+        "Listeners": [
+            {
+                "Port": 8080,
+                "Protocol": "http",
+                "Services": [
+                    {"Name": "web", "MaxConnections": 3, "PassiveHealthCheck": {"MaxFailures": 9}},
+                    {"Name": "*", "MaxConcurrentRequests": 7},
+                ],
+            }
+        ],
+    }
+    rows = [{"Service": {"Name": name}, "Port": 8080, "Protocol": "http"} for name in ("web", "api")]
+    member = ingress("edge", authority, [], rows).hear(IngressWatch("edge"), entry)
+    for name in ("web", "api"):
+        upstream(member, name, [1])
+    clusters = {
+        key: cluster
+        for key, outbound in member.table().outbounds.items()
+        for route in outbound.routes
+        for leg in route.legs
+        for cluster in leg.clusters
+    }
+    assert clusters["web"].limits == Limits(max_connections=3)
+    assert clusters["web"].passive_health == PassiveHealth(interval=5.0, max_failures=9)
+    assert clusters["api"].limits == Limits(max_connections=10, max_concurrent_requests=7)
+    assert clusters["api"].passive_health == PassiveHealth(interval=5.0, max_failures=2)
