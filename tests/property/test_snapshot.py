@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.certificates import Authority
-from harness.meshes import chain, instance, sidecar, split_chain
+from harness.meshes import chain, instance, sidecar, split_chain, target_row
 from policies.compiler import compile_table
 from policies.snapshot import ChainWatch, EndpointsWatch, Heard, IntentionsWatch, MeshWatch, Snapshot, apply, wanted
 
@@ -58,3 +58,25 @@ def test_hearing_the_last_answer_again_changes_nothing(updates: list[Any]) -> No
     snapshot = replay(updates)
     if updates:
         assert apply(snapshot, updates[-1]) == apply(apply(snapshot, updates[-1]), updates[-1])
+
+
+CHAINS = st.tuples(st.sampled_from("abc"), st.lists(st.sampled_from("abcd"), max_size=3))
+
+
+@settings(max_examples=60)
+@given(st.lists(CHAINS | st.sampled_from("abcd"), max_size=12))
+def test_what_is_asked_for_is_what_the_chains_that_were_heard_name(steps: list[Any]) -> None:
+    member = sidecar("web", AUTHORITY, upstreams={"a": 1, "b": 2, "c": 3})
+    fixed, named = wanted(member.snapshot), dict[str, set[str]]()
+    for step in steps:
+        if isinstance(step, str):
+            member.hear(EndpointsWatch(step), [instance(step, 1)])
+            continue
+        service, others = step
+        answer = chain(service)
+        answer["Targets"] |= {row["ID"]: row for row in map(target_row, others)}
+        member.hear(ChainWatch(service, service), answer)
+        named[service] = {service, *others}
+    expected = {EndpointsWatch(name) for names in named.values() for name in names}
+    assert wanted(member.snapshot) == fixed | expected
+    assert set(member.snapshot.heard) <= fixed | expected

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.rows import Rows, decoded
+from controlplane.rows import Later, Rows, decoded
 from harness.meshes import instance
 from policies.errors import CatalogBadAnswer
 
@@ -37,6 +37,28 @@ def test_what_is_no_list_for_json_is_none_here(text: str) -> None:
     else:
         with pytest.raises(ValueError, match=r".*"):
             list(decoded(text.encode(), 3))
+
+
+@given(ELEMENTS, st.integers(0, 4), st.integers(1, 9), st.sampled_from([None, 0, 2]))
+def test_an_answer_taken_apart_is_what_json_says(value: Any, depth: int, size: int, indent: int | None) -> None:
+    text = json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    try:
+        expected = json.loads(text)
+    except ValueError:  # half a surrogate
+        return
+    assert Later("x", pieces, depth, lambda found: found).decoded() == expected
+
+
+@given(st.text(alphabet='[]{},:"1a \n', max_size=12), st.integers(0, 3))
+def test_what_is_not_json_is_a_bad_answer(text: str, depth: int) -> None:
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        with pytest.raises(CatalogBadAnswer):
+            Later("x", [text.encode()], depth, lambda found: found).decoded()
+    else:
+        assert Later("x", [text.encode()], depth, lambda found: found).decoded() == expected
 
 
 def test_rows_can_be_gone_through_more_than_once() -> None:

@@ -5,11 +5,22 @@ from typing import Any
 import pytest
 
 from harness.certificates import Authority, spiffe
-from harness.meshes import Json, Member, chain, ingress, instance, sidecar, split_chain, target_row, upstream
+from harness.meshes import (
+    Json,
+    Member,
+    chain,
+    ingress,
+    instance,
+    intention,
+    sidecar,
+    split_chain,
+    target_row,
+    upstream,
+)
 from policies.balance import Question
 from policies.canonical import table_text
 from policies.compiler import compile_table, is_heavy
-from policies.snapshot import ChainWatch, EndpointsWatch, Role, Snapshot
+from policies.snapshot import ChainWatch, EndpointsWatch, IntentionsWatch, Role, Snapshot
 
 TARGET = "api.default.default.dc1"
 
@@ -182,6 +193,93 @@ def test_what_has_not_changed_is_taken_over_from_the_previous_table(authority: A
     assert new.chooser is not old.chooser
     assert [endpoint.port for endpoint in new.endpoints] == [1, 3]
     assert new.endpoints[0] is old.endpoints[0]
+
+
+def rebuilt(before: Any, after: Any) -> set[str]:
+    """Return the upstreams that were compiled anew."""
+    return {key for key, outbound in after.outbounds.items() if outbound is not before.outbounds.get(key)}
+
+
+def many(authority: Authority) -> Member:
+    member = sidecar("web", authority, upstreams={name: 9000 + number for number, name in enumerate("abcdef")})
+    for name in "abcdef":
+        upstream(member, name, [1, 2])
+    return member
+
+
+def test_a_change_compiles_the_upstreams_that_it_concerns_and_no_others(authority: Authority) -> None:
+    member = many(authority)
+    before, _ = compile_table(member.snapshot)
+    member.hear(IntentionsWatch("web"), [intention("a", "web", "deny")]).renew()
+    policy, _ = compile_table(member.snapshot, before)
+    assert policy != before
+    assert rebuilt(before, policy) == set()
+    assert policy.listeners is before.listeners
+    upstream(member, "b", [1, 3])
+    endpoint, _ = compile_table(member.snapshot, policy)
+    assert rebuilt(policy, endpoint) == {"b"}
+    member.hear(ChainWatch("c", "c"), routed_to("c", "d"))
+    chained, _ = compile_table(member.snapshot, endpoint)
+    assert rebuilt(endpoint, chained) == {"c"}
+    upstream(member, "d", [4])
+    both, _ = compile_table(member.snapshot, chained)
+    assert rebuilt(chained, both) == {"c", "d"}, "a route of c leads to d"
+    assert both == compile_table(member.snapshot)[0]
+
+
+def routed_to(service: str, other: str) -> Json:
+    whole, target = chain(service), target_row(other)
+    routes = [
+        {"NextNode": f"resolver:{target['ID']}", "Definition": {"Match": {"HTTP": {"PathPrefix": "/x"}}}},
+        {"NextNode": whole["StartNode"]},
+    ]
+    whole["Nodes"] |= {**chain(other)["Nodes"], "router:r": {"Type": "router", "Routes": routes}}
+    whole["Targets"][target["ID"]] = target
+    return {**whole, "StartNode": "router:r"}
+
+
+def test_clusters_that_have_not_changed_stay_where_another_one_does(authority: Authority) -> None:
+    member = many(authority)
+    member.hear(ChainWatch("c", "c"), routed_to("c", "d"))
+    before, _ = compile_table(member.snapshot)
+    upstream(member, "d", [4])
+    after, _ = compile_table(member.snapshot, before)
+    old, new = ({one.target: one for one in table.outbounds["c"].clusters} for table in (before, after))
+    assert [target for target in new if new[target] is not old[target]] == ["d.default.default.dc1"]
+    assert after.outbounds["d"].clusters == (new["d.default.default.dc1"],)
+
+
+def test_an_upstream_that_keeps_its_last_good_state_is_told_of_again_at_every_change(authority: Authority) -> None:
+    member = many(authority)
+    before, _ = compile_table(member.snapshot)
+    answer = routed_to("c", "d")
+    answer["Nodes"]["splitter:top"] = {"Type": "splitter", "Splits": [{"Weight": 100, "NextNode": "router:r"}]}
+    member.hear(ChainWatch("c", "c"), {**answer, "StartNode": "splitter:top"})
+    broken, told = compile_table(member.snapshot, before)
+    assert rebuilt(before, broken) == set()
+    again, told_again = compile_table(member.snapshot, broken)
+    assert rebuilt(broken, again) == set()
+    assert [problem.where for problem in told] == [problem.where for problem in told_again] == ["upstream c"]
+    member.hear(ChainWatch("c", "c"), routed_to("c", "d"))
+    assert rebuilt(again, compile_table(member.snapshot, again)[0]) == {"c"}
+
+
+def test_what_several_routes_lead_to_is_made_once(authority: Authority) -> None:
+    routes = [{"Definition": {"Match": {"HTTP": {"PathPrefix": f"/{number}"}}}} for number in range(50)]
+    outbound = compile_table(web(authority, routed(*routes)).snapshot)[0].outbounds["api"]
+    assert len(outbound.routes) == 50
+    assert len({id(route.legs) for route in outbound.routes}) == 1
+    assert len(outbound.clusters) == 1
+
+
+def test_a_listener_of_a_gateway_that_has_not_changed_is_the_same(authority: Authority) -> None:
+    listeners = [{"Port": port, "Protocol": "http", "Services": [{"Name": "web"}]} for port in (1, 2)]
+    member = edge(authority, *listeners, protocols={"web": "http"})
+    before, _ = compile_table(member.snapshot)
+    upstream(member, "web", [7], chain("web"))
+    after, _ = compile_table(member.snapshot, before)
+    assert rebuilt(before, after) == {"web"}
+    assert after.ingress is before.ingress
 
 
 def test_an_equal_target_of_two_routes_is_one_cluster(authority: Authority) -> None:

@@ -6,7 +6,18 @@ from typing import Any
 import pytest
 
 from harness.certificates import Authority
-from harness.meshes import chain, ingress, instance, intention, sidecar, split_chain, upstream
+from harness.meshes import (
+    Json,
+    Member,
+    chain,
+    ingress,
+    instance,
+    intention,
+    sidecar,
+    split_chain,
+    target_row,
+    upstream,
+)
 from policies.intentions import Action
 from policies.snapshot import (
     ChainWatch,
@@ -46,6 +57,81 @@ def test_a_chain_tells_which_instances_to_watch(authority: Authority) -> None:
     member = sidecar("web", authority, upstreams={"api": 9191})
     member.hear(ChainWatch("api", "api"), split_chain("api", {"v1": 50, "v2": 50}))
     assert EndpointsWatch("api") in wanted(member.snapshot)
+
+
+def test_a_sidecar_watches_what_it_needs_and_nothing_else(authority: Authority) -> None:
+    member = sidecar("web", authority, upstreams={"api": 9191, "db": 9292})
+    upstream(member, "api", [1])
+    upstream(member, "db", [2], both("db", "backup"))
+    upstream(member, "stranger", [3])
+    assert wanted(member.snapshot) == {
+        RootsWatch(),
+        MeshWatch(),
+        RegistrationWatch("web-sidecar-proxy"),
+        IntentionsWatch("web"),
+        DefaultActionWatch("web"),
+        ChainWatch("api", "api"),
+        ChainWatch("db", "db"),
+        EndpointsWatch("api"),
+        EndpointsWatch("db"),
+        EndpointsWatch("backup"),
+    }
+    assert set(member.snapshot.heard) == wanted(member.snapshot) - {EndpointsWatch("backup")}
+    hear_registration(member, {"api": 9191})
+    assert not {watch for watch in wanted(member.snapshot) if "db" in name_of(watch) or "backup" in name_of(watch)}
+    assert set(member.snapshot.heard) == wanted(member.snapshot)
+
+
+def hear_registration(member: Member, upstreams: dict[str, int]) -> None:
+    watch = RegistrationWatch(member.proxy_id)
+    answer = member.answers[watch]
+    stanzas = [{"DestinationName": name, "LocalBindPort": port} for name, port in upstreams.items()]
+    member.hear(watch, {**answer, "Proxy": {**answer["Proxy"], "Upstreams": stanzas}})
+
+
+def both(service: str, other: str) -> Json:
+    """Return the chain of a service that fails over to another one."""
+    whole, target = chain(service), target_row(other)
+    whole["Nodes"][whole["StartNode"]]["Resolver"]["Failover"] = {"Targets": [target["ID"]]}
+    whole["Targets"][target["ID"]] = target
+    return whole
+
+
+def test_a_chain_that_drops_a_target_drops_its_watch_when_no_other_chain_needs_it(authority: Authority) -> None:
+    member = sidecar("web", authority, upstreams={"a": 1, "b": 2})
+    upstream(member, "a", [1], both("a", "shared"))
+    upstream(member, "b", [2], both("b", "shared"))
+    shared = EndpointsWatch("shared")
+    member.hear(shared, [instance("shared", 3)])
+    member.hear(ChainWatch("a", "a"), chain("a"))
+    assert shared in wanted(member.snapshot), "b fails over to it"
+    assert member.snapshot.instances(shared) is not None
+    member.hear(ChainWatch("b", "b"), chain("b"))
+    assert shared not in wanted(member.snapshot)
+    assert member.snapshot.instances(shared) is None
+    member.hear(shared, [instance("shared", 3)])
+    assert member.snapshot.instances(shared) is None, "an answer that comes late is not kept"
+    member.hear(ChainWatch("b", "b"), both("b", "shared"))
+    assert waiting(member.snapshot) == (shared,)
+
+
+def test_an_answer_about_instances_leaves_what_is_asked_for_as_it_is(authority: Authority) -> None:
+    member = upstream(sidecar("web", authority, upstreams={"api": 9191}), "api", [1])
+    before = member.snapshot
+    member.hear(EndpointsWatch("api"), [instance("api", 2)]).hear(IntentionsWatch("web"), [intention("a", "web")])
+    member.hear(ChainWatch("api", "api"), split_chain("api", {"v1": 50, "v2": 50}))
+    assert member.snapshot.asked is before.asked, "nobody has to look at all watches"
+
+
+def test_an_intention_that_has_not_changed_is_the_very_object_of_before(authority: Authority) -> None:
+    rows = [intention(source, "web", "allow") for source in "abc"]
+    member = sidecar("web", authority, intentions=rows)
+    before = member.snapshot.intentions
+    member.hear(IntentionsWatch("web"), [rows[2], intention("b", "web", "deny"), rows[0]])
+    after = member.snapshot.intentions
+    assert before is not None
+    assert after is not None
+    assert [new is old for new, old in zip(after.rows, before.rows, strict=True)] == [True, False, True]
 
 
 def test_a_target_elsewhere_is_asked_for_there(authority: Authority) -> None:
