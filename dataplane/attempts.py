@@ -24,13 +24,12 @@ import structlog
 
 from dataplane.exchange import Forward, Reply
 from dataplane.heads import END, RequestHead, ResponseHead
-from dataplane.pool import Overflow
+from dataplane.pool import Overflow, Pool
 from policies.errors import ConnectFailed, ConnectTimedOut
 from policies.retries import Failure, back_off
 
 if TYPE_CHECKING:
     from dataplane.downstream import Downstream
-    from dataplane.pool import Pool
     from dataplane.upstream import Upstream
 
 log = structlog.get_logger(__name__)
@@ -229,16 +228,23 @@ class Attempts:
 
     def _try_another(self) -> None:
         self._timer = None
-        another = self._forward.another
-        pool = another(self._tried)
-        if pool is None:  # everybody had a turn
-            self._tried = {self._pool}
-            pool = another(self._tried) or another(set())
+        pool = self._next()
         if pool is None:
             self._asker.answer_here(_NOBODY)
             return
         self._pool = pool
         self.start()
+
+    def _next(self) -> Pool | None:
+        """Return who was not tried, else who was not tried last, else anybody; one that is ejected only after all."""
+        found: Pool | None = None
+        for tried in (self._tried, {self._pool}, set[Pool]()):
+            pool = self._forward.another(tried)
+            if pool is not None and not pool.ejected:
+                self._tried = tried
+                return pool
+            found = found or pool
+        return found
 
     def _hold_input(self) -> None:
         if not self._asker.request_complete:

@@ -281,6 +281,11 @@ class Pool:
 
     # --- passive health ---
 
+    @property
+    def ejected(self) -> bool:
+        """Return whether the endpoint is left out just now."""
+        return self in self._outliers.out
+
     def answered(self, status: int, *, app_is_gone: bool = False) -> None:
         """An answer's head has come."""
         if status >= _ERROR:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
 
 from dataplane import attempts
 from dataplane.attempts import MAX_KEPT
@@ -391,6 +393,43 @@ async def test_an_instance_that_is_gone_meanwhile_is_not_tried(
         assert (await wire.answer()).get("x-lictor-reason") == "no_healthy_upstream"
 
 
+async def test_the_time_of_a_try_ends_with_the_answers_head(authority: Authority) -> None:
+    async def slow_body(side: Side, message: Message) -> bytes:
+        await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n")
+        await asyncio.sleep(0.3)
+        return b"ok"
+
+    async def slow_echo(socket: ServerConnection) -> None:
+        async for message in socket:
+            await asyncio.sleep(0.3)
+            await socket.send(message)
+
+    config = {"per_try_timeout_ms": 100}
+    async with mesh(authority, [slow_body], config, RetryOn=["5xx"]) as m, await Wire.open(m.port) as wire:
+        assert (await wire.ask(GET)).body == b"ok"
+        assert m.retries == 0
+    async with serve(slow_echo, "127.0.0.1", 0) as server:
+        app_port = next(iter(server.sockets)).getsockname()[1]
+        async with (
+            called(authority, app_port) as api,
+            calling(authority, [api.port("inbound")], config, RetryOn=["5xx"]) as (_, port),
+            connect(f"ws://127.0.0.1:{port}/") as socket,
+        ):
+            await socket.send("late")
+            assert await socket.recv() == "late"
+
+
+@pytest.mark.parametrize(("request_", "blamed"), [(GET, True), (post(b"whole")[:-1], False)])
+async def test_a_timeout_is_the_failure_of_who_was_waited_for(
+    authority: Authority,
+    request_: bytes,
+    blamed: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    async with mesh(authority, [slowly], RequestTimeout="300ms") as m, await Wire.open(m.port) as wire:
+        assert (await wire.ask(request_)).status == 504
+        assert [pool.troubled for pool in m.pools] == [blamed]
+
+
 # --- where to, and how many -------------------------------------------------------------------------------------------
 
 
@@ -413,10 +452,10 @@ async def test_retries_stay_in_the_arm_that_was_drawn(authority: Authority) -> N
         web.member.hear(EndpointsWatch("api"), found)
         web.follow()
         wire = await stack.enter_async_context(await Wire.open(port))
-        statuses = Counter([(await wire.ask(GET)).status for _ in range(40)])
+        statuses = Counter([(await wire.ask(GET)).status for _ in range(24)])
         assert statuses[200] == len(good.requests)
         assert 3 * statuses[503] == sum(len(app.requests) for app in bad)
-        assert statuses[503] > 3
+        assert min(statuses[200], statuses[503]) > 0
 
 
 async def test_retries_go_over_to_the_next_target_when_the_first_has_no_other(authority: Authority) -> None:
@@ -434,16 +473,39 @@ async def test_retries_go_over_to_the_next_target_when_the_first_has_no_other(au
     assert len(bad.requests) == 1
 
 
+async def test_an_ejected_instance_is_not_what_a_retry_is_for(authority: Authority) -> None:
+    (dead,) = free_ports(1)
+    turns = 0
+
+    async def every_other(side: Side, message: Message) -> bytes:
+        nonlocal turns
+        turns += 1
+        return await (BUSY if turns % 2 else say(b"good"))(side, message) or b""
+
+    async with App(every_other).running() as app, called(authority, app.port) as api:
+        config = {"retry_budget_percent": 100}
+        async with calling(authority, [api.port("inbound"), dead], config, RetryOnStatusCodes=[503]) as (web, port):
+            async with await Wire.open(port) as wire:
+                for _ in range(20):
+                    if web.metrics.for_upstream(TARGET).ejected:
+                        break
+                    await wire.ask(GET)
+                assert web.metrics.for_upstream(TARGET).ejected == 1
+                turns = 0
+                for _ in range(5):
+                    assert (await wire.ask(GET)).body == b"good"
+
+
 async def test_when_all_fail_the_load_grows_by_a_fifth_and_the_floor(authority: Authority) -> None:
     loop = asyncio.get_running_loop()
     async with mesh(authority, [BUSY, BUSY, BUSY], NumRetries=5, RetryOn=["5xx"]) as m:
         began = loop.time()
         async with await Wire.open(m.port) as wire:
-            for _ in range(100):
+            for _ in range(60):
                 assert (await wire.ask(GET)).status == 503
         seconds = loop.time() - began
-        extra = sum(m.requests) - 100
-        assert 20 <= extra <= 20 + 10 + seconds
+        extra = sum(m.requests) - 60
+        assert 12 <= extra <= 12 + 10 + seconds
         assert m.counts.retry_budget_exhausted > 0
 
 
@@ -466,10 +528,10 @@ async def test_killing_one_of_three_under_load_fails_no_request(authority: Autho
     async with mesh(authority, [work, work, work], NumRetries=2, RetryOn=["5xx"]) as m:
         async with load(m.port, "api", rate=200) as running:
             running.request = post(b"x")  # a GET would be sent again without any policy
-            await eventually(lambda: running.sent >= 50)
+            await eventually(lambda: running.sent >= 40)
             await m.apis[0].dataplane.drain(0)
             dead = len(m.apps[0].requests)
-            await eventually(lambda: running.sent >= 200)
+            await eventually(lambda: running.sent >= 150)
         assert running.failures == []
         assert dead > 0
 
