@@ -119,8 +119,8 @@ class _Token:
 
 def _tokens(source: str) -> list[_Token]:
     tokens: list[_Token] = []
-    position = 0
-    while source[position:].strip():
+    position, end_of_words = 0, len(source.rstrip())
+    while position < end_of_words:
         found = _TOKEN.match(source, position)
         if found is None or found.lastgroup is None:
             raise _error(source, position, "a selector, a value or an operator was expected")
@@ -346,6 +346,6 @@ def _go_flag(selector: _Selector, value: str) -> bool:
 
 
 def _go_integer(selector: _Selector, value: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]+", value):
+    if not re.fullmatch(r"[+-]?[0-9]{1,19}", value):  # Go's int has no more, and Python's refuses thousands of them
         raise selector.refuse("==", f"{value!r} is no whole number")
     return int(value)

@@ -17,6 +17,9 @@ from policies.durations import parse_duration
 from policies.errors import ConfigError, EntryError, Problem
 
 MAX_PORT = 65535
+MAX_VALUES = 100_000
+MAX_SECONDS = 2**63 / 1e9  # Go's longest duration
+_PLAIN = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 def read_document(path: Path) -> Section:
@@ -26,6 +29,8 @@ def read_document(path: Path) -> Section:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise ConfigError((Problem(str(path), error.strerror or str(error), "name a readable file"),)) from error
+    except RecursionError as error:
+        raise ConfigError((Problem(str(path), "nests too deep", "no field of ours needs that"),)) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -33,7 +38,45 @@ def read_document(path: Path) -> Section:
         raise ConfigError((Problem(where, f"this is not YAML: {detail}"),)) from error
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError((Problem(f"{path}:1", "expected a mapping such as `service: {name: web}`"),))
+    problems: list[Problem] = []
+    if _size(str(path), node, problems, {}) > MAX_VALUES:
+        problems.append(Problem(f"{path}:1", f"its aliases stand for more than {MAX_VALUES:,} values", "write it out"))
+    if problems:
+        raise ConfigError(tuple(problems))
     return Section(str(path), "", node, [])
+
+
+def _size(file: str, node: yaml.Node, problems: list[Problem], sizes: dict[int, int]) -> int:
+    """Return how many values a node stands for, and note those that no getter could read."""
+    where = f"{file}:{node.start_mark.line + 1}"
+    if id(node) not in sizes:
+        sizes[id(node)] = -1  # under way
+        size = 1
+        match node:
+            case yaml.MappingNode():
+                for key, value in node.value:
+                    if not isinstance(key, yaml.ScalarNode):
+                        problems.append(Problem(where, "a key must be a single word"))
+                    size += _size(file, key, problems, sizes) + _size(file, value, problems, sizes)
+            case yaml.SequenceNode():
+                size += sum(_size(file, element, problems, sizes) for element in node.value)
+        _try(where, node, problems)
+        sizes[id(node)] = size
+    elif sizes[id(node)] < 0:
+        problems.append(Problem(where, "holds itself", "write it out"))
+    return min(abs(sizes[id(node)]), MAX_VALUES + 1)
+
+
+def _try(where: str, node: yaml.Node, problems: list[Problem]) -> None:
+    if node.tag.endswith(":merge"):
+        return  # a key that is read with its mapping
+    merges = isinstance(node, yaml.MappingNode) and any(key.value == "<<" for key, _ in node.value)
+    if isinstance(node, yaml.ScalarNode) or merges or not node.tag.startswith(_PLAIN):
+        try:
+            _value(node)
+        except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:
+            detail = getattr(error, "problem", None) or str(error)
+            problems.append(Problem(where, f"cannot be read: {detail}", "put text in quotes"))
 
 
 @dataclass(slots=True)
@@ -104,7 +147,9 @@ class Section:
         if value is None:
             return default
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+            if abs(value) < MAX_SECONDS:
+                return float(value)
+            value = str(value)
         try:
             return parse_duration(value, key)
         except EntryError:
@@ -118,6 +163,9 @@ class Section:
             return ()
         if not isinstance(found, yaml.SequenceNode):
             self.note(key, "expected a list")
+            return ()
+        if not all(isinstance(element, yaml.ScalarNode) for element in found.value):
+            self.note(key, "expected a list of text")
             return ()
         return tuple(str(_value(element)) for element in found.value)
 

@@ -144,3 +144,9 @@ def test_null_collections_are_empty_ones() -> None:
 
 def test_filters_are_equal_by_their_text() -> None:
     assert parse_filter("Service.Port == 1") == parse_filter("Service.Port == 1")
+
+
+@pytest.mark.parametrize("number", ["1" * 20, "1" * 5000])
+def test_a_number_larger_than_any_is_refused_as_a_filter(number: str) -> None:
+    with pytest.raises(FilterError, match="whole number"):
+        parse_filter(f"Service.Port == {number}")

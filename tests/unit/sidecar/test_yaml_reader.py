@@ -73,3 +73,41 @@ def test_a_list_element_that_is_no_mapping_costs_only_itself(tmp_path: Path) -> 
     (good,) = section.sections("l")
     assert good.number("a") == 1
     assert told(section) == ["l[1]: expected a mapping"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 1\nb: 2020-13-45\n", ":2: cannot be read: month"),
+        ("a: 1\nb: " + "1" * 5000, ":2: cannot be read: Exceeds"),
+        ("a: 1\nb: !!int x\n", ":2: cannot be read"),
+        ("a: 1\nb: !!timestamp x\n", ":2: cannot be read"),
+        ("a: 1\nb: !!python/object:os.x 1\n", ":2: cannot be read: could not determine a constructor"),
+        ("a: 1\nb: {[1]: 2}\n", ":2: a key must be a single word"),
+        ("a: 1\nb: {<<: 5}\n", ":2: cannot be read"),
+        ("a: 1\nb: &x [*x]\n", ":2: holds itself"),
+        ("a: " + "[" * 2000, "nests too deep"),
+        (
+            "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{f'*a{n},' * 9}]\n" for n in range(9)),
+            "stand for more than",
+        ),
+    ],
+)
+def test_a_value_that_nothing_could_read_is_told_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        document(tmp_path, text)
+    assert said in str(caught.value)
+
+
+def test_aliases_and_merges_are_read(tmp_path: Path) -> None:
+    section = document(tmp_path, "a: &x {k: 1}\nb: *x\nc: {<<: *x, l: 2}\n")
+    assert section.plain("b") == {"k": 1}
+    assert section.plain("c") == {"k": 1, "l": 2}
+
+
+@pytest.mark.parametrize("text", [".nan", ".inf", "-.inf", "1e300"])
+def test_a_number_that_is_no_time_is_no_duration(tmp_path: Path, text: str) -> None:
+    section = document(tmp_path, f"d: {text}\nl: [[a], b]\n")
+    assert section.duration("d", 7.0) == 7.0
+    assert section.texts("l") == ()
+    assert len(section.problems) == 2
