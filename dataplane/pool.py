@@ -235,7 +235,9 @@ class Pool:
 
     def release(self, connection: Upstream) -> None:
         """Take back a connection that is ready for another request."""
-        self._end(connection)
+        connection.lent = False
+        self.active -= 1
+        self.circuit.active -= 1
         self._put_back(connection)
 
     def spent(self, connection: Upstream) -> None:
