@@ -14,7 +14,8 @@ from dataplane.heads import RequestHead, ResponseHead
 from dataplane.listener import Listener, bind
 from dataplane.live import Live
 from dataplane.metrics import Metrics
-from dataplane.pool import Pool, Pools
+from dataplane.pool import Pool
+from dataplane.pools import Pools
 from policies.retries import RetryBudget, RetryPolicy
 
 

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from dataplane.circuits import Overflow
 from dataplane.exchange import Forward, Reply
 from dataplane.heads import END, RequestHead, ResponseHead
-from dataplane.pool import Overflow, Pool
+from dataplane.pool import Pool
 from policies.errors import ConnectFailed, ConnectTimedOut
 from policies.retries import Failure, back_off
 

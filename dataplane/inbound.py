@@ -14,7 +14,8 @@ from dataplane.downstream import Downstream
 from dataplane.exchange import Decide, Reply
 from dataplane.heads import FORWARDED_PROTO, RequestHead, ResponseHead
 from dataplane.live import Live
-from dataplane.pool import Pool, Pools
+from dataplane.pool import Pool
+from dataplane.pools import Pools
 from policies.errors import MeshError
 from policies.intentions import SourcePolicy
 from policies.paths import must_redirect, normalize

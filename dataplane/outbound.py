@@ -16,7 +16,8 @@ from dataplane.heads import FORWARDED_PROTO, RequestHead, ResponseHead, without
 from dataplane.hosts import Hosts
 from dataplane.live import Live
 from dataplane.modifiers import Edit, Moment, compile_edits
-from dataplane.pool import Pool, Pools
+from dataplane.pool import Pool
+from dataplane.pools import Pools
 from dataplane.routing import NO_UPSTREAM, Decision, PreparedOutbound
 from policies.table import Leg, Outbound, Route, Table, VirtualHost
 

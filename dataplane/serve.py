@@ -21,7 +21,7 @@ from dataplane.listener import Listener, bind
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
 from dataplane.outbound import ingress_decider, upstream_decider
-from dataplane.pool import Pools
+from dataplane.pools import Pools
 from dataplane.revocation import Revocation
 from dataplane.tcp import Relay, dial_app, dial_upstream, judge
 from dataplane.tls_transport import TlsTransport

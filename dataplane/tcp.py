@@ -12,7 +12,8 @@ import structlog
 from dataplane.circuits import Overflow
 from dataplane.clock import NEVER, Clock
 from dataplane.handshakes import connect_tls
-from dataplane.pool import Pool, Pools
+from dataplane.pool import Pool
+from dataplane.pools import Pools
 from dataplane.tls_transport import TlsTransport
 from policies.errors import ConnectFailed, ConnectTimedOut
 from policies.splits import pick

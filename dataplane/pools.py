@@ -1,0 +1,167 @@
+"""All the pools of a process, kept over swaps of the table, and what the pools of one target share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dataplane.circuits import Circuit
+from dataplane.clock import Clock
+from dataplane.clusters import ClusterPools, Failover
+from dataplane.live import Live
+from dataplane.metrics import Metrics
+from dataplane.outliers import Outliers
+from dataplane.pool import Pool, Route
+from policies.balance import Endpoint
+from policies.identity import SpiffeId
+from policies.outliers import State
+from policies.retries import RetryBudget
+from policies.table import Cluster, Leg
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What all pools of a target share."""
+
+    circuit: Circuit
+    outliers: Outliers
+
+
+class Pools:
+    """All pools of a process, kept over swaps of the table."""
+
+    def __init__(self, live: Live, clock: Clock, metrics: Metrics) -> None:
+        self._live = live
+        self._clock = clock
+        self._metrics = metrics
+        self._targets: dict[str, _Target] = {}
+        self._pools: dict[tuple[str, Route], Pool] = {}
+        self._budgets: dict[tuple[str, float], RetryBudget] = {}
+        self._named: dict[int, Cluster] = {}  # kept, so that an identity is not given to another
+        self._clusters: dict[int, ClusterPools] = {}  # by identity: a cluster that did not change is the same object
+
+    def of_cluster(self, cluster: Cluster) -> ClusterPools:
+        """Return the pools of a cluster, made when first asked for."""
+        known = self._clusters.get(id(cluster))
+        if known is None:
+            outliers = self._follow(cluster).outliers
+            known = self._clusters[id(cluster)] = ClusterPools(cluster, self._of_endpoint, outliers)
+        return known
+
+    def of_leg(self, leg: Leg) -> ClusterPools | Failover | None:
+        """Return who takes what goes to an arm: the clusters in which anybody is healthy, in order; None: nobody."""
+        filled = [pools for pools in map(self.of_cluster, leg.clusters) if not pools.empty]
+        if len(filled) > 1:
+            return Failover(filled)
+        return filled[0] if filled else None
+
+    def budget(self, target: str, percent: float) -> RetryBudget:
+        """Return what a target has for retries; the table may change, this goes on."""
+        known = self._budgets.get((target, percent))
+        if known is None:
+            known = self._budgets[target, percent] = RetryBudget(percent, self._clock.now)
+        return known
+
+    def serves(self, pool: Pool, leg: Leg) -> bool:
+        """Return whether an endpoint of an arm is one of the table in force; the arm may be of one before."""
+        route = pool.route
+        return all(id(cluster) in self._named for cluster in leg.clusters) or any(
+            (endpoint.address, endpoint.port) == (route.address, route.port)
+            for cluster in self._named.values()
+            if (cluster.sni, cluster.spiffe_id) == (route.sni, route.spiffe_id)
+            for endpoint in cluster.endpoints
+        )
+
+    def of_app(self, address: str, port: int) -> Pool:
+        """Return the pool of the local app."""
+        return self._pool("local_app", Route(address, port))
+
+    def _of_endpoint(self, cluster: Cluster, endpoint: Endpoint) -> Pool:
+        return self._pool(cluster.target, _route(cluster, endpoint))
+
+    def _pool(self, name: str, route: Route) -> Pool:
+        known = self._pools.get((name, route))
+        if known is None:
+            target = self._target(name)
+            known = Pool(route, self._live, self._clock, target.circuit, target.outliers)
+            self._pools[name, route] = known
+        return known
+
+    def _target(self, name: str) -> _Target:
+        known = self._targets.get(name)
+        if known is None:
+            counts = self._metrics.for_upstream(name)
+            known = self._targets[name] = _Target(Circuit(counts), Outliers(name, self._clock, counts))
+        return known
+
+    def _follow(self, cluster: Cluster) -> _Target:
+        target = self._target(cluster.target)
+        target.circuit.obey(cluster.limits)
+        target.outliers.obey(cluster.passive_health, len(cluster.endpoints))
+        return target
+
+    def describe(self) -> list[dict[str, object]]:
+        """Return every endpoint with its connections and why it is left out, for people."""
+        idle = {
+            (cluster.target, _route(cluster, endpoint)): None
+            for cluster in self._named.values()
+            for endpoint in cluster.endpoints
+        }
+        return [
+            {
+                "target": name,
+                "endpoint": str(route),
+                "connections": pool.connections if pool is not None else 0,
+                "busy": pool.active if pool is not None else 0,
+                "spiffe_id": str(route.spiffe_id or ""),
+                **(self._ejection(name, pool) if pool is not None and pool.troubled else {}),
+            }
+            for (name, route), pool in {**idle, **self._pools}.items()
+        ]
+
+    def _ejection(self, name: str, pool: Pool) -> dict[str, object]:
+        outlier = self._targets[name].outliers.of(pool)
+        if outlier.state is State.ADMITTED or outlier.cause is None:
+            return {}
+        until = time.time() + outlier.until - self._clock.now
+        return {
+            "ejected": {
+                "state": outlier.state.value,
+                "because": outlier.cause.value,
+                "until": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until)),
+                "times": outlier.times,
+            }
+        }
+
+    def keep_only(self, clusters: Iterable[Cluster]) -> None:
+        """Forget clusters that no table names any more and close the pools of endpoints that are gone."""
+        named = {id(cluster): cluster for cluster in clusters}
+        if named.keys() == self._named.keys():
+            return
+        before, self._named = self._named, named
+        for key in named.keys() - before.keys():
+            self._follow(named[key])
+        gone = [before[key] for key in before.keys() - named.keys()]
+        for cluster in gone:
+            self._clusters.pop(id(cluster), None)
+        changed = {cluster.target for cluster in gone} & {name for name, _ in self._pools}
+        wanted: dict[tuple[str, str, SpiffeId], set[tuple[str, int]]] = {}
+        for cluster in named.values() if changed else ():
+            if cluster.target in changed:
+                addresses = wanted.setdefault((cluster.target, cluster.sni, cluster.spiffe_id), set())
+                addresses.update((endpoint.address, endpoint.port) for endpoint in cluster.endpoints)
+        for name, route in tuple(self._pools) if changed else ():
+            if name not in changed or route.spiffe_id is None:  # the local app
+                continue
+            if (route.address, route.port) not in wanted.get((name, route.sni, route.spiffe_id), ()):
+                self._pools.pop((name, route)).close()
+
+    def close(self) -> None:
+        """Close every idle connection; busy ones close when they come back."""
+        for pool in self._pools.values():
+            pool.close()
+
+
+def _route(cluster: Cluster, endpoint: Endpoint) -> Route:
+    return Route(endpoint.address, endpoint.port, cluster.sni, cluster.spiffe_id)
