@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import itertools
+import json
+import os
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ import pytest
 from controlplane.catalog import Catalog
 from controlplane.consul_settings import ConsulSettings
 from harness.peers import peers
+from harness.routing import Chance
 from harness.servers import ConsulServer, consul_server, dev_server, eventually
 from harness.wire import App, Wire
 from lictor.up.ports import free_ports
@@ -93,6 +98,79 @@ async def test_our_decision_is_the_agents(serving: tuple[ConsulServer, bool], se
         theirs = server.api("agent/connect/authorize", "POST", body)
         ours = intentions.for_source(source, default).connection
         assert ours.allowed is theirs["Authorized"], (source, ours.because, theirs["Reason"])
+
+
+# --- random sets ---------------------------------------------------------------------------------------------------
+
+SETS = int(os.environ.get("N", "0")) or 200  # on a server, half of them under each default
+PER_WILDCARD = 10  # destinations that share the intentions of `*`
+CALLERS = ("web", "Web", "web2", "we.b", "db", "other")
+
+
+def random_sources(chance: Chance, *, http: bool) -> list[dict[str, Any]]:
+    """Return sources of one destination: some by name, some in other letters, everybody, some of a peer."""
+    rows: list[dict[str, Any]] = []
+    for source in chance.draw.sample((*CALLERS[:-1], "*"), chance.draw.randrange(1, 6)):
+        row: dict[str, Any] = {"Name": source, "Action": chance.one(("allow", "deny"))}
+        if http and chance.yes(30):
+            permissions = [chance.permission() for _ in range(chance.draw.randrange(1, 3))]
+            row = {"Name": source, "Permissions": permissions}
+        if chance.yes(15) and source != "*":
+            rows.append({"Name": source, "Peer": "p1", "Action": "allow"})
+        rows.append(row)
+    return rows
+
+
+async def test_on_random_sets_our_decision_is_that_of_authorize_and_of_check(
+    serving: tuple[ConsulServer, bool], request: pytest.FixtureRequest
+) -> None:
+    """Every destination is a new one, so that no agent answers from what it has heard before."""
+    server, by_default = serving
+    default = Action.ALLOW if by_default else Action.DENY
+    chance = Chance(random.Random(request.node.name))
+    seen: Counter[str] = Counter()
+    clear(server)
+    server.write({"Kind": "proxy-defaults", "Name": "global", "Config": {"protocol": "http"}})
+    connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=30)
+
+    def ask(method: str, path: str, body: object = None) -> Any:
+        connection.request(method, f"/v1/{path}", body=None if body is None else json.dumps(body))
+        answer = connection.getresponse()
+        text = answer.read()
+        assert answer.status == 200, text
+        return json.loads(text)
+
+    trust_domain = ask("GET", "connect/ca/roots")["TrustDomain"]
+    with contextlib.closing(connection):
+        for number in range(max(1, SETS // 2)):
+            if number % PER_WILDCARD == 0:
+                clear(server)
+                if chance.yes(75):
+                    sources = random_sources(chance, http=False)
+                    ask("PUT", "config", {"Kind": "service-intentions", "Name": "*", "Sources": sources})
+            target = f"random-{number}"
+            if chance.yes(80):
+                sources = random_sources(chance, http=True)
+                ask("PUT", "config", {"Kind": "service-intentions", "Name": target, "Sources": sources})
+            rows = ask("GET", f"connect/intentions/match?by=destination&name={target}")[target] or []
+            intentions, problems = parse_intentions(rows)
+            assert not problems
+            shuffled, _ = parse_intentions(chance.draw.sample(rows, len(rows)))
+            assert shuffled == intentions
+            for source in CALLERS:
+                decision = intentions.for_source(source, default).connection
+                uri = f"spiffe://{trust_domain}/ns/default/dc/dc1/svc/{source}"
+                body = {"Target": target, "ClientCertURI": uri, "ClientCertSerial": "00"}
+                theirs = ask("POST", "agent/connect/authorize", body)
+                assert decision.allowed is theirs["Authorized"], (source, decision.because, theirs, rows)
+                checked = ask("GET", f"connect/intentions/check?source={source}&destination={target}")["Allowed"]
+                # Where no row matches, check knows the default of ACLs alone, which are off here: allow.
+                expected = decision.allowed if decision.intention is not None else True
+                assert checked is expected, (source, decision.because, rows)
+                seen[str(decision.intention.precedence if decision.intention else "default")] += 1
+                seen[str(decision.allowed)] += 1
+    clear(server)
+    assert min(seen[kind] for kind in ("9", "8", "6", "5", "default", "True", "False")) > 0, seen
 
 
 # --- what no permission matches: the default -----------------------------------------------------------------------
