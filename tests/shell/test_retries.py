@@ -308,7 +308,7 @@ async def test_a_warm_connection_that_died_is_no_retry_of_the_policy(authority: 
 
 
 async def test_a_try_that_takes_too_long_is_a_failure_of_its_instance(authority: Authority) -> None:
-    config = {"per_try_timeout_ms": 100}
+    config = {"per_try_timeout_ms": 400}
     async with mesh(authority, [slowly, slowly], config, RetryOn=["gateway-error"]) as m:
         async with await Wire.open(m.port) as wire:
             await wire.send(GET)
@@ -327,16 +327,16 @@ async def test_no_try_in_time_is_a_504(authority: Authority) -> None:
             answer = await wire.ask(GET)
             assert (answer.status, answer.body) == (504, b"upstream request timeout")
             assert answer.get("x-lictor-reason") == "per_try_timeout"
-            assert m.requests == [3]
+            assert m.retries == 2
     async with mesh(authority, [slowly], config, NumRetries=2, RetryOnStatusCodes=[504]) as m:
         async with await Wire.open(m.port) as wire:
             assert (await wire.ask(GET)).status == 504
-            assert m.requests == [1]
+            assert m.retries == 0
 
 
 async def test_the_requests_own_timeout_bounds_all_tries(authority: Authority) -> None:
     config = {"per_try_timeout_ms": 100, "retry_budget_percent": 100}
-    async with mesh(authority, [slowly], config, RequestTimeout="400ms", NumRetries=1000, RetryOn=["5xx"]) as m:
+    async with mesh(authority, [slowly], config, RequestTimeout="800ms", NumRetries=1000, RetryOn=["5xx"]) as m:
         async with await Wire.open(m.port) as wire:
             answer = await wire.ask(GET)
             assert (answer.status, answer.get("x-lictor-reason")) == (504, "request_timeout")
@@ -349,7 +349,7 @@ async def test_the_requests_own_timeout_bounds_all_tries(authority: Authority) -
 async def test_a_client_that_leaves_between_two_tries_ends_them(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "back_off", lambda *_: 0.2)
+    monkeypatch.setattr(attempts, "back_off", lambda *_: 0.5)
     async with mesh(authority, [BUSY], NumRetries=5, RetryOn=["5xx"]) as m:
         wire = await Wire.open(m.port)
         await wire.send(GET)
@@ -357,12 +357,12 @@ async def test_a_client_that_leaves_between_two_tries_ends_them(
         await wire.close()
         await eventually(lambda: m.web.metrics.for_listener("upstream:api").closed)
         tries = sum(m.requests)
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.7)
         assert sum(m.requests) == tries
 
 
 async def test_a_drain_lets_the_tries_under_way_finish(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "back_off", lambda *_: 0.2)
+    monkeypatch.setattr(attempts, "back_off", lambda *_: 0.5)
     async with mesh(authority, [BUSY], RetryOn=["5xx"]) as m, await Wire.open(m.port) as wire:
         await wire.send(GET)
         await eventually(lambda: m.retries)
@@ -376,7 +376,7 @@ async def test_a_drain_lets_the_tries_under_way_finish(authority: Authority, mon
 async def test_an_instance_that_is_gone_meanwhile_is_not_tried(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "back_off", lambda *_: 0.2)
+    monkeypatch.setattr(attempts, "back_off", lambda *_: 0.5)
     async with mesh(authority, [BUSY, BUSY], RetryOn=["5xx"]) as m, await Wire.open(m.port) as wire:
         await wire.send(GET)
         await eventually(lambda: m.retries)
@@ -396,15 +396,15 @@ async def test_an_instance_that_is_gone_meanwhile_is_not_tried(
 async def test_the_time_of_a_try_ends_with_the_answers_head(authority: Authority) -> None:
     async def slow_body(side: Side, message: Message) -> bytes:
         await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n")
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
         return b"ok"
 
     async def slow_echo(socket: ServerConnection) -> None:
         async for message in socket:
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.5)
             await socket.send(message)
 
-    config = {"per_try_timeout_ms": 100}
+    config = {"per_try_timeout_ms": 300}
     async with mesh(authority, [slow_body], config, RetryOn=["5xx"]) as m, await Wire.open(m.port) as wire:
         assert (await wire.ask(GET)).body == b"ok"
         assert m.retries == 0
