@@ -180,7 +180,7 @@ def _endpoints(table: Table, name: str) -> Any:
 
 
 def _port(table: Table, name: str) -> int:
-    return max(one.port for one in _endpoints(table, name))
+    return max(int(one.port) for one in _endpoints(table, name))
 
 
 def _denied(table: Table, source: str) -> bool:
@@ -309,11 +309,13 @@ def main() -> int:
     if len(arguments.shapes) > 1:  # each in a process of its own
         more = [word for word in sys.argv[1:] if word not in arguments.shapes]
         return max(subprocess.call([sys.executable, "-m", "bench.scale", name, *more]) for name in arguments.shapes)
-    make = {
-        "sidecar": lambda: sidecar(arguments.services, arguments.endpoints, arguments.intentions),
-        "gateway": lambda: gateway(arguments.services, arguments.endpoints),
-        "one": lambda: one(arguments.endpoints),
-    }[arguments.shapes[0]]
+    match arguments.shapes[0]:
+        case "sidecar":
+            shape = sidecar(arguments.services, arguments.endpoints, arguments.intentions)
+        case "gateway":
+            shape = gateway(arguments.services, arguments.endpoints)
+        case _:
+            shape = one(arguments.endpoints)
     (port,) = free_ports(1)
     with tempfile.TemporaryDirectory(prefix="lictor-bench-") as folder:
         words = [sys.executable, "-m", "bench.canned_agent", str(port)]
@@ -325,7 +327,7 @@ def main() -> int:
                     socket.create_connection(("127.0.0.1", port)).close()
                     break
                 time.sleep(0.05)
-            uvloop.run(measure(make(), f"127.0.0.1:{port}"))
+            uvloop.run(measure(shape, f"127.0.0.1:{port}"))
         finally:
             agent.stop()
     return 0

@@ -199,8 +199,9 @@ class Follower:
         Where there are more upstreams than the agent takes blocking queries, each has its turn once a round.
         """
         wait, left = self._wait, self._shaken_seconds()
-        if isinstance(watch, ChainWatch | EndpointsWatch) and len(self._tasks) > MAX_WATCHES:
-            share = ROUND_SECONDS * MAX_WATCHES / len(self._tasks)
+        asked = len(self.snapshot.asked)
+        if isinstance(watch, ChainWatch | EndpointsWatch) and asked > MAX_WATCHES:
+            share = ROUND_SECONDS * MAX_WATCHES / asked
             wait = min(wait, share * (0.5 + random.random()))  # else they would end together, round after round
         return min(wait, left + 0.5) if left > 0 and isinstance(watch, EndpointsWatch) else wait
 

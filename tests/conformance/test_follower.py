@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from controlplane import watches
-from controlplane.catalog import Answer
+from controlplane.catalog import MAX_WATCHES, Answer
 from controlplane.rows import Rows
 from controlplane.watches import Follower
 from harness.certificates import TRUST_DOMAIN, Authority, spiffe
@@ -34,6 +34,7 @@ from policies.snapshot import (
     Snapshot,
     Watch,
     missing,
+    wanted,
 )
 
 REGISTRATION = RegistrationWatch("web-proxy")
@@ -86,14 +87,14 @@ class Script:
 
 @contextlib.asynccontextmanager
 async def following(
-    script: Script, authority: Authority, start: Snapshot = Snapshot(Role.SIDECAR, "web-proxy")
+    script: Script, authority: Authority, start: Snapshot = Snapshot(Role.SIDECAR, "web-proxy"), wait: float = 0.3
 ) -> AsyncIterator[Follower]:
     async def leaves() -> AsyncIterator[Leaf]:
         yield authority.leaf("web")
         await asyncio.Event().wait()
 
     published: list[Snapshot] = []
-    follower = Follower(script, start, published.append, wait=0.3)
+    follower = Follower(script, start, published.append, wait=wait)
     task = asyncio.create_task(follower.run(lambda snapshot: leaves() if snapshot.registration else None))
     try:
         yield follower
@@ -121,6 +122,29 @@ async def test_an_index_that_goes_back_starts_over_and_is_counted(authority: Aut
         await eventually(lambda: len(follower.snapshot.instances(ROWS) or ()) == 2)
         await eventually(lambda: follower.status.watches[ROWS].resets == 1)
         assert (ROWS, "") in script.reads[5:]
+
+
+async def test_every_upstream_of_many_has_its_turn_within_a_round_and_a_proxys_own_watches_wait_as_ever(
+    authority: Authority,
+) -> None:
+    script, waits = Script(authority), dict[Watch, float]()
+    names = [f"s{number}" for number in range(300)]
+    script.answers[RegistrationWatch]["Proxy"]["Upstreams"] = [{"DestinationName": name} for name in names]
+    read = script.read
+
+    async def noted(watch: Watch, cursor: str, wait: float) -> Answer:
+        if cursor:
+            waits[watch] = wait
+        return await read(watch, cursor, 1.0 if cursor else 0.0)
+
+    script.read = noted  # type: ignore[method-assign]
+    async with following(script, authority, wait=25.0) as follower:
+        await eventually(lambda: all(ChainWatch(name, name) in waits for name in names))
+        assert set(follower.status.watches) == wanted(follower.snapshot)
+    of_chains = [wait for watch, wait in waits.items() if isinstance(watch, ChainWatch)]
+    assert max(of_chains) * len(names) / MAX_WATCHES <= watches.ROUND_SECONDS * 1.5
+    assert len(set(of_chains)) > 100, "they do not end together"
+    assert waits[IntentionsWatch("web")] == 25.0
 
 
 async def test_an_index_of_zero_is_never_asked_with(authority: Authority) -> None:
