@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from policies.matching import Headers, PathMatch, folded, on_the_wire
 from policies.prefixes import Prefixes
@@ -33,18 +33,17 @@ class RouteIndex:
     def __init__(self, matches: Sequence[RouteMatch | None]) -> None:
         self._size = len(matches)
         self._otherwise = self._size
-        gathered: defaultdict[PathMatch | None, list[_Entry]] = defaultdict(list)
+        gathered: defaultdict[_Place, list[_Entry]] = defaultdict(list)
         for position, match in enumerate(matches):
             if match is None:
                 self._otherwise = position  # what comes behind it is never reached
                 break
-            gathered[match.path].append(_Entry(position, match))
-        groups = {path: _group(entries) for path, entries in gathered.items()}
-        self._anywhere = groups.pop(None, None)
-        paths = {path: group for path, group in groups.items() if path is not None}
-        self._plain = _Paths({path: group for path, group in paths.items() if not path.ignore_case})
-        self._folded = _Paths({path: group for path, group in paths.items() if path.ignore_case})
-        self._patterns = _Patterns({path.source: group for path, group in paths.items() if path.kind == "regex"})
+            gathered[_place(match.path)].append(_Entry(position, match))
+        groups = {place: _group(entries) for place, entries in gathered.items()}
+        self._anywhere = groups.pop(_ANYWHERE, None)
+        self._plain = _Paths({place: group for place, group in groups.items() if not place.ignore_case})
+        self._folded = _Paths({place: group for place, group in groups.items() if place.ignore_case})
+        self._patterns = _Patterns({place.text: group for place, group in groups.items() if place.kind == "regex"})
 
     def find(self, method: str, path: str, query: str, headers: Headers) -> int | None:
         """Return the position of the first route that takes the request. `query` is raw and without its `?`."""
@@ -62,14 +61,31 @@ class RouteIndex:
         return best if best < self._size else None
 
 
+class _Place(NamedTuple):
+    """What routes of one group ask of the path: two that are written otherwise may ask the same."""
+
+    kind: str
+    text: str
+    ignore_case: bool
+
+
+_ANYWHERE = _Place("anywhere", "", ignore_case=False)
+
+
+def _place(path: PathMatch | None) -> _Place:
+    if path is None:
+        return _ANYWHERE
+    return _Place(path.kind, path.source if path.kind == "regex" else path.text, path.ignore_case)
+
+
 class _Paths:
     """Groups by the exact path or the prefix that their routes ask for."""
 
     __slots__ = ("_exact", "_prefixes")
 
-    def __init__(self, groups: Mapping[PathMatch, _Group]) -> None:
-        self._exact = {path.text: group for path, group in groups.items() if path.kind == "exact"}
-        self._prefixes = Prefixes({path.text: group for path, group in groups.items() if path.kind == "prefix"})
+    def __init__(self, groups: Mapping[_Place, _Group]) -> None:
+        self._exact = {place.text: group for place, group in groups.items() if place.kind == "exact"}
+        self._prefixes = Prefixes({place.text: group for place, group in groups.items() if place.kind == "prefix"})
 
     def __bool__(self) -> bool:
         return bool(self._exact) or bool(self._prefixes)

@@ -72,6 +72,16 @@ def test_routes_of_one_path_are_told_apart_by_method_header_or_parameter() -> No
     assert find(made, "/b", x_u="u7") is None
 
 
+def test_paths_that_differ_in_case_alone_are_one_where_case_does_not_count() -> None:
+    made = index(
+        {"PathExact": "/A", "CaseInsensitive": True, "Methods": ["PUT"]},
+        {"PathExact": "/a", "CaseInsensitive": True, "Methods": ["GET"]},
+        {"PathPrefix": "/B", "CaseInsensitive": True, "Methods": ["PUT"]},
+        {"PathPrefix": "/b", "CaseInsensitive": True, "Methods": ["GET"]},
+    )
+    assert [find(made, path, method) for path in ("/a", "/bc") for method in ("PUT", "GET")] == [0, 1, 2, 3]
+
+
 # --- how much work -------------------------------------------------------------------------------------------------
 
 
