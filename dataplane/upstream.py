@@ -160,6 +160,8 @@ class Upstream(asyncio.Protocol):
             elif self._state is State.TUNNEL:
                 asker.tunnel(data)
         except BadHead as error:
+            if self._state is State.HEAD:
+                self._pool.failed()
             self._asker = None
             self.abort()
             log.debug("upstream_protocol_error", reason=error.reason)

@@ -14,7 +14,7 @@ import pytest
 from harness.certificates import Authority
 from harness.halves import Half, half
 from harness.meshes import Json, Member, chain, instance, sidecar, target_row
-from harness.wire import App, Message, Side, Wire, echo_server, say
+from harness.wire import App, Message, Side, Wire, echo_server, raw, say
 from lictor.up.ports import free_ports
 from policies.snapshot import ChainWatch, EndpointsWatch, IntentionsWatch, RegistrationWatch
 
@@ -133,6 +133,21 @@ async def test_a_connection_that_ends_without_an_answer_is_a_failure(authority: 
             async with caller(authority, [one.port("inbound"), two.port("inbound")], ANY) as web:
                 await ask(web, 10)
                 assert out(web) == {f"127.0.0.1:{one.port('inbound')}": "consecutive_5xx"}
+
+
+async def test_an_answer_that_is_not_http_is_a_failure_too(authority: Authority) -> None:
+    async with App(raw(b"garbage\r\n\r\n")).running() as bad, endpoint(authority, bad.port) as one:
+        async with caller(authority, [one.port("inbound")], ANY) as web:
+            assert await ask(web, 3) == {502: 3}
+            assert failures(web, TARGET) == 3
+        assert failures(one, "local_app") == 3
+
+
+def failures(half: Half, name: str) -> int:
+    """Return the length of the row of failures of a target's only endpoint."""
+    outliers = half.dataplane.pools._targets[name].outliers
+    (known,) = outliers._known.values()
+    return known.failures
 
 
 async def test_when_all_are_dead_the_answer_is_503_at_once_and_the_first_to_return_is_found(
