@@ -4,4 +4,6 @@ bench/app.py         what is called: a fixed answer, cheaper than any proxy
 bench/contenders.py  pairs of sidecars: Lictor, Envoy by Consul, Envoy by hand, HAProxy, Consul's own proxy
 bench/measure.py     one round: load, CPU time of the proxies' processes, latency, memory
 bench/__main__.py    rounds, interleaved; the table; results.json
+
+bench/scale.py       a large mesh (large_mesh.py) from an agent of its own (canned_agent.py): what keeps the loop (stalls.py)
 """
