@@ -30,7 +30,7 @@ PARAMETERS = ("q", "v", "Q")
 QUERY_VALUES = ("1", "one", "", "a=b", "o%6ee")
 REWRITES = ("/", "/new", "/new/", "/a", "/api/v1", "new", "/q?x=1", "/r/../api")
 MODIFIED = ("x-a", "x-b", "x-c", "X-Set", "x-add")
-MODIFIERS = ("1", "yes", "a b", "%PROTOCOL%", "100%%", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%")
+MODIFIERS = ("1", "yes", "a b", "%PROTOCOL%", "100%%", "%REQ(X-C)%", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%")
 SPANS = ("1s", "250ms", "0s", "1m30s", "15s")
 RETRIES = ("5xx", "gateway-error", "reset", "connect-failure", "retriable-4xx", "refused-stream", "unavailable")
 PRESENT = ({"Present": True}, {"Present": True, "Invert": True})
@@ -134,9 +134,13 @@ class Chance:
             found["PrefixRewrite"] = self.one(REWRITES)
         return found
 
-    def limits(self) -> Json:
-        """Return timeouts and retries of a destination."""
-        found: Json = {field: self.one((*SPANS, "-1s")) for field in ("RequestTimeout", "IdleTimeout") if self.yes(30)}
+    def timeouts(self) -> Json:
+        """Return timeouts of a destination."""
+        return {field: self.one((*SPANS, "-1s")) for field in ("RequestTimeout", "IdleTimeout") if self.yes(30)}
+
+    def retries(self) -> Json:
+        """Return the retry policy of a destination, or none."""
+        found: Json = {}
         if self.yes(40):
             found["NumRetries"] = self.draw.randrange(4)
         if self.yes(20):

@@ -121,6 +121,7 @@ def random_sources(chance: Chance, *, http: bool) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.timeout(180 + SETS // 4)
 async def test_on_random_sets_our_decision_is_that_of_authorize_and_of_check(
     serving: tuple[ConsulServer, bool], request: pytest.FixtureRequest
 ) -> None:

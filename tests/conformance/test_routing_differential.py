@@ -80,7 +80,7 @@ class Writing:
         routes = []
         for _ in range(self.chance.draw.randrange(1, 8)):
             route = self.chance.route([self.place()])
-            route["Destination"] |= self.chance.limits()
+            route["Destination"] |= self.chance.timeouts() | self.chance.retries()
             routes.append(self.spoilt(route) if self.chance.yes(2) else route)
         return {"Kind": "service-router", "Name": self.named(of), "Routes": routes}
 
@@ -224,6 +224,7 @@ def prepared(made: Outbound) -> PreparedOutbound:
     return PreparedOutbound(made, lambda route, leg: cast("Forward", Taken(route, leg)))
 
 
+@pytest.mark.timeout(180 + EXAMPLES // 4)
 @given(st.integers(0, 2**32))
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None)
 def test_a_request_is_routed_alike_by_consuls_chain_and_by_ours(
