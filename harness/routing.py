@@ -201,12 +201,12 @@ class Chance:
         return self.one((f"{test['Name']}={value}", f"{test['Name']}={value}", str(test["Name"]), f"{test['Name']}="))
 
     def _path_for(self, match: Mapping[str, Any]) -> str:
-        known = match.get("PathExact") or match.get("PathPrefix")
+        known = str(match.get("PathExact") or match.get("PathPrefix") or "")
         if not known or not self.yes(85):
             fitting = [path for path in PATHS if re.fullmatch(match.get("PathRegex", ".*"), path)]
             return str(self.one(fitting if fitting and self.yes(80) else PATHS))
         if match.get("CaseInsensitive") and self.yes(50):
-            known = self.one((known.upper(), known.lower()))
+            known = str(self.one((known.upper(), known.lower())))
         if "PathPrefix" in match and self.yes(60):
             return f"{known}{self.one(('/', 'x', '/x', '/../api', '/b/c', '%41'))}"
-        return str(known) if self.yes(90) else f"{known}{self.one(('/', 'x'))}"
+        return known if self.yes(90) else f"{known}{self.one(('/', 'x'))}"

@@ -168,7 +168,7 @@ class Mesh:
     seen: dict[str, list[tuple[str, Message]]] = field(default_factory=dict)
 
     def app(self, instance: str) -> App:
-        async def answer(side: Side, message: Message) -> bytes:
+        async def answer(side: Side, message: Message) -> bytes | None:
             self.seen.setdefault(message.get("x-id") or "", []).append((instance, message))
             status = message.get("x-fail") or "200"
             if status == "cut":
