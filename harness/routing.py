@@ -198,7 +198,7 @@ class Chance:
 
     def _parameter_for(self, test: Mapping[str, Any]) -> str:
         value = test.get("Exact") or self.one(("1", "yes", "abc"))
-        return self.one((f"{test['Name']}={value}", f"{test['Name']}={value}", str(test["Name"]), f"{test['Name']}="))
+        return str(self.one((f"{test['Name']}={value}", f"{test['Name']}={value}", test["Name"], f"{test['Name']}=")))
 
     def _path_for(self, match: Mapping[str, Any]) -> str:
         known = str(match.get("PathExact") or match.get("PathPrefix") or "")
