@@ -16,11 +16,11 @@ Json = dict[str, Any]
 
 PATHS = (
     "/", "/a", "/api", "/api/", "/api/v1", "/api/v1/x", "/Api", "/API/v1", "/x/y", "/x/../api", "/a.b", "/axb",
-    "//api", "/ap%69", "/api;v=1", "/x%2Fy", "/api/v12", "/v1", "/root", "/root/", "/root/leaf",
+    "//api", "/ap%69", "/api;v=1", "/x%2Fy", "/api/v12", "/v1", "/trunk", "/trunk/", "/trunk/leaf",
 )  # fmt: skip
-EXACT = ("/a", "/api", "/Api", "/x/y", "/a.b", "/root", "/x/../api", "/api/v1")
-PREFIXES = ("/", "/a", "/api", "/api/", "/API", "/x", "/root", "/x/y")
-REGEXES = ("/a.*", r"/(api|x)/[a-z]+[0-9]?", r"/a\.b", "/[^/]*", "(?i)/api.*", ".*1", "/root/?")
+EXACT = ("/a", "/api", "/Api", "/x/y", "/a.b", "/trunk", "/x/../api", "/api/v1")
+PREFIXES = ("/", "/a", "/api", "/api/", "/API", "/x", "/trunk", "/x/y")
+REGEXES = ("/a.*", r"/(api|x)/[a-z]+[0-9]?", r"/a\.b", "/[^/]*", "(?i)/api.*", ".*1", "/trunk/?")
 METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS")
 HEADERS = ("x-a", "X-B", "x-c", "host", ":authority", ":method", ":path")
 VALUES = ("1", "yes", "no,yes", "abc", "ABC", "a b", "v1", "")
