@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+import h11
+
 from harness.wire import Wire
 
 
@@ -39,7 +41,7 @@ class Load:
                 try:
                     wire = wire or await Wire.open(self.port)
                     answer = await wire.ask(self.request)
-                except (OSError, EOFError, ConnectionError, TimeoutError) as error:
+                except (OSError, EOFError, TimeoutError, h11.RemoteProtocolError) as error:
                     self.failures.append(repr(error))
                     if wire is not None:
                         await wire.close()
@@ -61,7 +63,7 @@ class Load:
 async def load(
     port: int, host: str, *, rate: float = 200, connections: int = 8, path: str = "/"
 ) -> AsyncIterator[Load]:
-    """Send requests at a rate (a second) over some connections until the end of the block."""
+    """Send requests at a rate (a second) over some connections until the end of the block; none may end before."""
     request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
     running = Load(port, request, rate, connections)
     tasks = [asyncio.create_task(running.keep_asking(number / rate)) for number in range(connections)]
@@ -70,4 +72,6 @@ async def load(
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(ended, Exception):  # no cancellation: it stopped asking by itself
+                raise ended

@@ -193,15 +193,16 @@ def _ordered(path: str, answer: Answer) -> Answer:
     """Return an answer without chance: the tags of a name in order; of an agent no address that it hears of later."""
     if path == "catalog/services":
         return answer[0], {name: sorted(tags) for name, tags in answer[1].items()}
-    return (answer[0], _without_virtual(answer[1])) if path.startswith("agent/") else answer
+    return (answer[0], without_virtual(answer[1])) if path.startswith("agent/") else answer
 
 
-def _without_virtual(value: Any) -> Any:
+def without_virtual(value: Any) -> Any:
+    """Return an answer of an agent without the virtual addresses, which it hears of only later."""
     if isinstance(value, list):
-        return [_without_virtual(one) for one in value]
+        return [without_virtual(one) for one in value]
     if not isinstance(value, dict):
         return value
-    told = {key: _without_virtual(one) for key, one in value.items() if not key.startswith("consul-virtual")}
+    told = {key: without_virtual(one) for key, one in value.items() if not key.startswith("consul-virtual")}
     return {key: one for key, one in told.items() if key != "TaggedAddresses" or one}
 
 
@@ -224,4 +225,4 @@ def differences(real: Any, ours: Any, at: str = "") -> Iterable[tuple[str, Any, 
         yield at, real, ours
 
 
-__all__ = ["Act", "Twin", "Twins", "differences", "mask_text", "quiet"]
+__all__ = ["Act", "Twin", "Twins", "differences", "mask_text", "quiet", "without_virtual"]
