@@ -19,6 +19,7 @@ from policies.route_index import RouteIndex
 from policies.routes import HeaderModifiers, RouteMatch, parse_match, parse_modifiers
 from policies.weak import items, mapping
 
+MAX_DEPTH = 200  # nodes one below the other: Consul flattens splitters, so that three are usual
 HTTP_PROTOCOLS = frozenset({"http", "http2", "grpc"})
 
 
@@ -128,7 +129,7 @@ def parse_chain(answer: Mapping[str, Any]) -> Chain:
 
 def _check_closed(chain: Chain) -> None:
     """Refuse a chain that names a node or a target that it does not hold, or that runs in a circle."""
-    for name in _reach(chain, chain.start, ()):
+    for name in _reach(chain, chain.start, (), {}):
         node = chain.nodes[name]
         if isinstance(node, Resolver):
             for target in (node.target, *node.failover):
@@ -137,17 +138,19 @@ def _check_closed(chain: Chain) -> None:
                     raise ChainError(message)
 
 
-def _reach(chain: Chain, name: str, above: tuple[str, ...]) -> list[str]:
-    if name in above:
+def _reach(chain: Chain, name: str, above: tuple[str, ...], reached: dict[str, None]) -> dict[str, None]:
+    """Return the names of all nodes from here on. `reached` are those gone through already: many ways lead to one."""
+    if name in above or len(above) > MAX_DEPTH:
         message = f"discovery chain of {chain.service} runs in a circle: {' -> '.join((*above, name))}"
         raise ChainError(message)
     node = chain.nodes.get(name)
     if node is None:
         message = f"discovery chain of {chain.service} names node {name!r}, which is not in it"
         raise ChainError(message)
-    reached = [name]
-    for below in next_nodes(node):
-        reached += _reach(chain, below, (*above, name))
+    if name not in reached:
+        for below in next_nodes(node):
+            _reach(chain, below, (*above, name), reached)
+        reached[name] = None
     return reached
 
 
