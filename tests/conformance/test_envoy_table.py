@@ -21,7 +21,7 @@ import pytest
 
 from harness.peers import peers
 from harness.routing import Chance, Json, Request
-from harness.servers import REPOSITORY, ConsulServer, consul_server, eventually
+from harness.servers import REPOSITORY, ConsulServer, Program, consul_server, eventually, http_json
 from harness.wire import App, Message, Side, Wire
 from lictor.up.ports import free_ports
 
@@ -166,6 +166,7 @@ class Mesh:
     prefix: str
     ports: dict[str, int] = field(default_factory=dict)
     seen: dict[str, list[tuple[str, Message]]] = field(default_factory=dict)
+    admin_ports: list[int] = field(default_factory=list)
 
     def app(self, instance: str) -> App:
         async def answer(side: Side, message: Message) -> bytes | None:
@@ -223,12 +224,14 @@ async def meshes(server: ConsulServer, folder: Path) -> AsyncIterator[tuple[Mesh
             upstreams = {f"{mesh.prefix}-{name}": port for name, port in mesh.ports.items()}
             proxies.register(f"{mesh.prefix}-web", 1, upstreams=upstreams)
         write(server, 1)
-        starts: list[tuple[Callable[[str], object], str]] = [
-            (start, f"{mesh.prefix}-{instance}")
+        starts: list[tuple[Mesh, Callable[[str], Program], str]] = [
+            (mesh, start, f"{mesh.prefix}-{instance}")
             for instance in (*INSTANCES, "web-1")
             for mesh, start in zip(both, (proxies.envoy_sidecar, proxies.lictor_sidecar), strict=True)
         ]
-        await asyncio.gather(*(asyncio.to_thread(start, instance) for start, instance in starts))
+        programs = await asyncio.gather(*(asyncio.to_thread(start, instance) for _, start, instance in starts))
+        for (mesh, *_), program in zip(starts, programs, strict=True):
+            mesh.admin_ports.append(program.admin_port)
         yield both
 
 
@@ -317,10 +320,18 @@ def failing(chance: Chance, request: Request) -> Request:
 
 
 async def settled(mesh: Mesh, number: int) -> None:
-    """Wait until a generation is in force, and has been for longer than Envoy drains what was before."""
+    """Wait until a generation is in force; Envoy's connections of before go by the old one until they are drained."""
     await eventually(lambda: mesh.in_force(number), 30, every=0.1)
-    await asyncio.sleep(1.2 if mesh.prefix == "e" else 0)
-    await eventually(lambda: mesh.in_force(number), 30, every=0.1)
+    if mesh.prefix == "e":
+        await eventually(lambda: asyncio.to_thread(drained, mesh), 30, every=0.1)
+        await eventually(lambda: mesh.in_force(number), 30, every=0.1)
+
+
+def drained(mesh: Mesh) -> bool:
+    pages = [f"http://127.0.0.1:{port}/stats?format=json&filter=_draining$" for port in mesh.admin_ports]
+    stats = [stat for page in pages for stat in http_json(page)["stats"]]
+    assert len(stats) >= 2 * len(pages), stats  # of listeners and of filter chains
+    return not any(stat["value"] for stat in stats)
 
 
 def check_not_trivial(outcomes: list[Outcome]) -> None:
