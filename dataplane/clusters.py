@@ -105,9 +105,12 @@ class ClusterPools:
 
     def another(self, tried: set[Pool]) -> Pool | None:
         """Return a pool that was not tried yet, or None: an ejected one only when no other is left."""
-        return self.another_admitted(tried) or next(
-            (pool for pool in map(self._pool, self.cluster.endpoints) if pool not in tried), None
-        )
+        pool = self.another_admitted(tried)
+        if pool is None and self._out:
+            pool = next((pool for pool in map(self._pool, self.cluster.endpoints) if pool not in tried), None)
+            if pool is not None:
+                self.outliers.try_anyway(pool)
+        return pool
 
     def another_admitted(self, tried: set[Pool]) -> Pool | None:
         """Return a pool that was not tried yet and is not ejected, or None."""

@@ -24,6 +24,7 @@ from policies.outliers import (
     after_answer,
     after_connect,
     after_failure,
+    as_last_resort,
     may_try,
     no_worse,
     on_trial,
@@ -111,6 +112,11 @@ class Outliers:
         self._put(pool, on_trial(outlier, self._settings, self._clock.now))
         self._next_trial()
         return True
+
+    def try_anyway(self, pool: Pool) -> None:
+        """Count the next request to an endpoint, if it is ejected, as a trial: no other one has taken it."""
+        if pool in self.out:
+            self._put(pool, as_last_resort(self.of(pool)))
 
     def take_back_all(self) -> None:
         """Nobody is left: a request that is refused helps nobody, one that is tried may find an endpoint recovered."""

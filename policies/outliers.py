@@ -198,6 +198,13 @@ def on_trial(outlier: Outlier, settings: PassiveHealth, now: float) -> Outlier:
     return replace(outlier, state=MOVES[outlier.state, Event.TRY], until=now + settings.interval)
 
 
+def as_last_resort(outlier: Outlier) -> Outlier:
+    """Let one request through before the time is over, since no other endpoint took it. A failure lengthens nothing."""
+    if outlier.state is not State.EJECTED:
+        return outlier
+    return replace(outlier, state=MOVES[outlier.state, Event.TRY], times=max(0, outlier.times - 1))
+
+
 def after_connect(outlier: Outlier, now: float) -> Outlier:
     """Return what is known once a connection was made: enough for one that was ejected for refusing them."""
     if outlier.state is State.TRIAL and outlier.cause is Cause.CONNECT_FAILURES:

@@ -199,7 +199,8 @@ async def test_failover_at_run_time_and_back(authority: Authority) -> None:
     async with contextlib.AsyncExitStack() as stack:
         main = await stack.enter_async_context(App(say(b"main")).running())
         spare = await stack.enter_async_context(App(say(b"spare")).running())
-        member = sidecar("backup", authority, local_port=spare.port)
+        (spare_port,) = free_ports(1)
+        member = sidecar("backup", authority, port=spare_port, local_port=spare.port)
         member.hear(IntentionsWatch("backup"), [{"SourceName": "*", "DestinationName": "backup", "Action": "allow"}])
         second = await stack.enter_async_context(half(member))
         web = await stack.enter_async_context(caller(authority, [primary], None, answer))
@@ -214,8 +215,15 @@ async def test_failover_at_run_time_and_back(authority: Authority) -> None:
             await second.dataplane.drain(0.05)  # the backup is gone, and nobody minds
             assert await ask(web, 5) == {"main": 5}
         assert await ask(web, 8) == {503: 8}
+        counts = web.metrics.for_upstream(TARGET)
+        member = sidecar("backup", authority, port=spare_port, local_port=spare.port)
+        member.hear(IntentionsWatch("backup"), [{"SourceName": "*", "DestinationName": "backup", "Action": "allow"}])
+        async with half(member):
+            assert await ask(web, 4) == {"spare": 4}, "nobody is left: those ejected are asked, and the backup returned"
+            assert f"127.0.0.1:{spare_port}" not in out(web)
+        assert counts.ejected <= 1
         async with endpoint(authority, main.port, primary):
-            assert (await ask(web, 3))["main"] >= 2, "nobody is left: those ejected are asked"
+            assert (await ask(web, 3))["main"] >= 2
 
 
 async def test_a_hash_leads_past_an_ejected_endpoint_and_others_keep_theirs(authority: Authority) -> None:

@@ -18,6 +18,7 @@ from policies.outliers import (
     after_answer,
     after_connect,
     after_failure,
+    as_last_resort,
     ingress_passive_health,
     may_try,
     no_worse,
@@ -193,6 +194,16 @@ def test_good_behaviour_makes_up_for_one_lengthening_an_interval() -> None:
     assert ejected(209.0, admitted).times == 5
     assert ejected(220.0, admitted).times == 3
     assert ejected(900.0, admitted).times == 1
+
+
+def test_a_last_resort_that_succeeds_admits_and_one_that_fails_is_ejected_no_longer() -> None:
+    outlier = ejected()
+    asked = as_last_resort(outlier)
+    assert (asked.state, asked.until) == (State.TRIAL, outlier.until)
+    assert as_last_resort(asked) is asked
+    assert after_answer(asked, 105.0).state is State.ADMITTED
+    again, _ = fail([Failure.CONNECT], outlier=asked, now=105.0)
+    assert (again.state, again.times, again.until) == (State.EJECTED, outlier.times, 135.0)
 
 
 def test_being_taken_back_does_not_make_the_next_ejection_longer() -> None:
