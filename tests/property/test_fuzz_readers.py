@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -300,6 +301,12 @@ def test_a_chain_whose_paths_meet_again_and_again_is_read_in_one_pass() -> None:
     end = {"Type": "resolver", "Resolver": {"Target": "t"}}
     chain = parse_chain({"StartNode": "s0", "Nodes": {**nodes, "s60": end, "z60": end}, "Targets": {"t": {"ID": "t"}}})
     assert len(chain.nodes) == 121
+
+
+def test_a_chain_deeper_than_any_is_refused() -> None:
+    nodes = {f"s{n}": {"Type": "splitter", "Splits": [{"Weight": 1, "NextNode": f"s{n + 1}"}]} for n in range(5000)}
+    with pytest.raises(ChainError):
+        parse_chain({"StartNode": "s0", "Nodes": nodes})
 
 
 ROW = {
