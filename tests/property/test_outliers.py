@@ -9,19 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.circuits import Circuit
 from dataplane.clock import NEVER, Clock
-from dataplane.clusters import ClusterPools
-from dataplane.live import Live
-from dataplane.metrics import UpstreamCounts
-from dataplane.outliers import Outliers
-from dataplane.pool import Pool, Route
-from policies.balance import Endpoint, LoadBalancer, build
-from policies.identity import SpiffeId
+from dataplane.pool import Pool
+from harness.clusters import QuietCluster
 from policies.outliers import Failure, PassiveHealth, State, after_answer
-from policies.table import Cluster
 
-ENDPOINTS = tuple(Endpoint(f"n/{number}", "10.0.0.1", number, 1 + number % 3) for number in range(1, 6))
 POLICIES = ("round_robin", "random", "least_request", "ring_hash")
 
 
@@ -32,31 +24,8 @@ def clock() -> Iterator[Clock]:
     loop.close()
 
 
-class World:
-    """One cluster without a network."""
-
-    def __init__(self, clock: Clock, size: int, settings: PassiveHealth, policy: str, *, backed_up: bool) -> None:
-        self.clock = clock
-        self.counts = UpstreamCounts()
-        self.outliers = Outliers("api", clock, self.counts, draw=lambda: 0.5)
-        self.outliers.obey(settings, size)
-        self.outliers.backed_up = backed_up
-        endpoints, balancer = ENDPOINTS[:size], LoadBalancer(policy=policy, minimum_ring_size=16)
-        cluster = Cluster(
-            target="api",
-            service="api",
-            subset="",
-            datacenter="dc1",
-            sni="",
-            spiffe_id=SpiffeId("t", "dc1", "api"),
-            endpoints=endpoints,
-            balancer=balancer,
-            connect_timeout=1.0,
-            chooser=build(endpoints, balancer),
-        )
-        circuit = Circuit(self.counts)
-        self.pools = [Pool(Route(one.address, one.port), Live(), clock, circuit, self.outliers) for one in endpoints]
-        self.cluster = ClusterPools(cluster, lambda _, one: self.pools[one.port - 1], self.outliers)
+class World(QuietCluster):
+    """What happens to the endpoints, and what holds whatever happens."""
 
     def act(self, pool: Pool, action: str) -> None:
         match action:

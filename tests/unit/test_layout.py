@@ -19,7 +19,6 @@ ELSEWHERE = {
     "dataplane/pool.py": "shell/test_circuit.py",
     "dataplane/pools.py": "shell/test_balancing.py",
     "dataplane/circuits.py": "shell/test_circuit.py",
-    "dataplane/clusters.py": "shell/test_outliers.py",
     "dataplane/outliers.py": "shell/test_outliers.py",
     "dataplane/inbound.py": "shell/test_http.py",
     "dataplane/attempts.py": "shell/test_retries.py",
