@@ -57,7 +57,9 @@ def test_another_is_admitted_first_then_of_the_next_cluster_then_ejected(clock: 
     two.connect_failed()
     third = failover.another({one})
     assert third in second.pools
+    assert third is not None
     fourth = failover.another({one, third})
+    assert fourth is not None
     assert {third, fourth} == set(second.pools)
     assert failover.another({one, third, fourth}) is two
     assert failover.another({one, two, third, fourth}) is None
