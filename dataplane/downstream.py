@@ -353,6 +353,11 @@ class Downstream(asyncio.Protocol):
         return self._state is State.CLOSED
 
     @property
+    def asked(self) -> RequestHead | None:
+        """Return the head of the request at hand, whoever answers it."""
+        return self._head
+
+    @property
     def under_way(self) -> RequestHead | None:
         """Return the head of the request that is being served by an endpoint, or the one that became a tunnel."""
         return self._head if self._forward is not None else None

@@ -33,6 +33,13 @@ class Moment:
     request: RequestHead | None
     response: ResponseHead | None = None
 
+    def hide(self, names: frozenset[bytes]) -> None:
+        """Take fields out of the message that is being changed."""
+        if self.response is not None:
+            self.response.lines = without(self.response.lines, names)
+        elif self.request is not None:
+            self.request.change(without(self.request.lines, names))
+
     def value(self, variable: Variable) -> str:
         """Return what a variable stands for; empty where there is nothing to tell."""
         found = next(filter(None, (self._value(variable.name, other) for other in variable.others or ("",))), "")
@@ -100,8 +107,12 @@ def _field(lines: bytes, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """The modifiers of one level, ready to apply. `drop` goes away in any case, `fixed` comes in its place."""
+    """The modifiers of one level, ready to apply. `drop` goes away in any case, `fixed` comes in its place.
 
+    `unseen` is what is removed before variables are looked at, as Envoy does: those of this level do not see it.
+    """
+
+    unseen: frozenset[bytes]
     drop: frozenset[bytes]
     fixed: bytes
     sets: tuple[tuple[bytes, _Pieces], ...]  # with variables
@@ -109,6 +120,8 @@ class Edit:
 
     def apply(self, lines: bytes, moment: Moment) -> bytes:
         """Return the field lines after this level."""
+        if self.unseen:
+            moment.hide(self.unseen)
         sets = [(name, text) for name, pieces in self.sets if (text := _text(pieces, moment))]
         adds = b"".join(_line(name, text) for name, pieces in self.adds if (text := _text(pieces, moment)))
         drop = self.drop | {name for name, _ in sets} if sets else self.drop
@@ -126,7 +139,9 @@ def _edit(modifiers: HeaderModifiers) -> Edit:
     sets, adds = _ready(modifiers.set), _ready(modifiers.add)
     removed = {name.encode() for name in modifiers.remove if touchable(name)}
     fixed = {name: "".join(map(str, pieces)) for name, pieces in sets if not _varies(pieces)}
+    varies = any(_varies(pieces) for _, pieces in (*sets, *adds))
     return Edit(
+        frozenset(removed if varies else ()),
         frozenset(removed | fixed.keys()),
         b"".join(_line(name, text) for name, text in fixed.items()),
         tuple((name, pieces) for name, pieces in sets if _varies(pieces)),

@@ -113,7 +113,7 @@ def _response_edits(route: Route, leg: Leg, virtual_host: VirtualHost | None) ->
 
 def _changed(head: ResponseHead, downstream: Downstream, edits: tuple[Edit, ...]) -> ResponseHead:
     for edit in edits:
-        head.lines = edit.apply(head.lines, Moment(downstream, downstream.under_way, head))
+        head.lines = edit.apply(head.lines, Moment(downstream, downstream.asked, head))
     return head
 
 

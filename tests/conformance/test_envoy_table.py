@@ -269,6 +269,9 @@ DIFFERENCES: dict[str, Known] = {
         and ours.attempts == envoy.attempts + 1
         and but_for_attempts(envoy, ours)
     ),
+    "a retry": lambda case, envoy, ours: (
+        envoy.attempts > 1 and any(name == "x-fail" for name, _ in case.request.headers) and envoy.status == ours.status
+    ),
     "a POST whose connection was lost": lambda case, envoy, ours: (
         cut(case)
         and case.request.method in {"POST", "PATCH"}

@@ -122,3 +122,17 @@ def test_a_modifier_that_cannot_be_made_is_left_out_alone(pair: tuple[str, str])
 
 def test_host_cannot_be_removed() -> None:
     assert apply(b"Host: a\r\n", HeaderModifiers(remove=("host",))) == b"Host: a\r\n"
+
+
+def test_variables_do_not_see_what_their_level_removes_but_what_the_level_before_has_set() -> None:
+    """As Envoy, over random requests beside it."""
+    request = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\nX-C: app\r\nX-A: app\r\n\r\n")
+    at = Moment(moment().downstream, request)
+    levels = (
+        HeaderModifiers(set=(("x-a", "%REQ(X-C)%"),), remove=("x-c",)),
+        HeaderModifiers(set=(("x-c", "leg"),)),
+        HeaderModifiers(add=(("x-b", "%REQ(X-C)%"),)),
+    )
+    for edit in compile_edits(levels):
+        request.change(edit.apply(request.lines, at))
+    assert request.lines == b"Host: a\r\nX-A: app\r\nx-c: leg\r\nx-b: leg\r\n"
