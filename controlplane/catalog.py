@@ -506,7 +506,7 @@ async def _decode(response: base.Response, where: str) -> Any:
 def _json(content: Sequence[bytes], where: str) -> Any:
     try:
         return json.loads(b"".join(content))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CatalogBadAnswer(where, f"the answer is not JSON: {error}") from error
 
 

@@ -38,7 +38,7 @@ class Rows:
                 if not (isinstance(row, Mapping) and _holds(row, "Service") and _holds(row, "Node")):
                     raise CatalogBadAnswer(self._where, f"row {position} holds no Service or Node")
                 yield row
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CatalogBadAnswer(self._where, f"the answer is no list in JSON: {error}") from error
 
 
@@ -63,7 +63,7 @@ class Later:
         try:
             found = text.value(self._depth)
             text.end()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CatalogBadAnswer(self._where, f"the answer is not JSON: {error}") from error
         return self._check(found)
 

@@ -31,7 +31,7 @@ LEFT_OUT = "this modifier is left out"  # what is done about a complaint
 _UNTOUCHABLE = frozenset({"host", "content-length", "transfer-encoding", "connection", "upgrade"})
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t -~\x80-\U0010ffff]*")
-_PIECE = re.compile(r"%(?:%|([A-Z][A-Z0-9_]*)(?:\(([^()]*)\))?(?::([0-9]+))?%)|([^%]+)")
+_PIECE = re.compile(r"%(?:%|([A-Z][A-Z0-9_]*)(?:\(([^()]*)\))?(?::([0-9]{1,18}))?%)|([^%]+)")
 _ADDRESSES = frozenset(
     f"DOWNSTREAM_{direct}{side}_{what}"
     for direct in ("", "DIRECT_")

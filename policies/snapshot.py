@@ -274,7 +274,7 @@ def understand(heard: Heard, before: Answer | None) -> Understood:
             answer, problems = _parse(watch, raw, before)
     except CatalogError:
         raise
-    except (MeshError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except (MeshError, TypeError, ValueError, OverflowError, KeyError, AttributeError) as error:
         return Understood(watch, None, (Problem(name_of(watch), str(error), "the last good answer stays"),))
     return Understood(watch, before if answer == before else answer, problems)
 

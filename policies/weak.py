@@ -6,6 +6,7 @@ or as central config renders them (`ConnectTimeoutMs`); both name the same setti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -35,9 +36,10 @@ class Opaque:
         """Return the value as a number; what is no number is the default, as Consul's proxies do."""
         value = self._values.get(folded(key))
         try:
-            return float(value) if value is not None else default
-        except (TypeError, ValueError):
+            number = float(value) if value is not None else default
+        except (TypeError, ValueError, OverflowError):
             return default
+        return number if math.isfinite(number) else default
 
     def value(self, key: str) -> object:
         """Return the value as it is; None when it is missing."""

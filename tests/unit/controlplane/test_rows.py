@@ -86,3 +86,11 @@ def test_rows_can_be_gone_through_more_than_once() -> None:
 def test_rows_that_are_none_are_a_bad_answer(content: bytes) -> None:
     with pytest.raises(CatalogBadAnswer, match="y:"):
         list(Rows("y", content))
+
+
+def test_an_answer_that_nests_without_end_is_a_bad_one() -> None:
+    deep = b"[" * 100_000
+    with pytest.raises(CatalogBadAnswer):
+        list(Rows("y", b"[" + deep))
+    with pytest.raises(CatalogBadAnswer):
+        Later("y", deep, 3, lambda found: found).decoded()

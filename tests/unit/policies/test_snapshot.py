@@ -179,6 +179,8 @@ def test_an_equal_answer_gives_the_very_same_snapshot(authority: Authority) -> N
         (RegistrationWatch("web-sidecar-proxy"), {"Kind": ""}),
         (ChainWatch("api", "api"), {"StartNode": "nowhere"}),
         (EndpointsWatch("api"), [{"Service": {"Port": "many"}}]),
+        (EndpointsWatch("api"), [{"Service": {"Port": float("inf")}}]),
+        (IntentionsWatch("web"), [intention("api", "web") | {"Precedence": float("inf")}]),
     ],
 )
 def test_an_answer_that_cannot_be_understood_leaves_the_last_good_one(

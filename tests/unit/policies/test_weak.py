@@ -20,6 +20,11 @@ def test_missing_null_and_unfit_values_are_the_default() -> None:
     assert config.text("zz", "none") == "none"
 
 
+def test_a_number_that_is_none_or_has_no_end_is_the_default() -> None:
+    config = Opaque({"a": "inf", "b": "-Infinity", "c": "nan", "d": float("inf"), "e": 10**400})
+    assert [config.number(key, 7) for key in "abcde"] == [7] * 5
+
+
 def test_numbers_and_flags_are_read_from_text() -> None:
     config = Opaque({"n": "12", "yes": "TRUE", "one": 1, "no": "false", "t": True})
     assert config.number("n", 0) == 12
