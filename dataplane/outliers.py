@@ -125,6 +125,7 @@ class Outliers:
     def forget(self, pool: Pool) -> None:
         """The endpoint is gone."""
         self._known.pop(pool, None)
+        pool.troubled = False
         self.out.discard(pool)
         self._count_out()
 

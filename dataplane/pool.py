@@ -20,7 +20,7 @@ from dataplane.live import Live
 from dataplane.outliers import Outliers
 from dataplane.tls_transport import TlsTransport
 from dataplane.upstream import EXPIRY_MARGIN, Upstream
-from policies.errors import ConnectFailed, ConnectTimedOut
+from policies.errors import ConnectFailed, ConnectTimedOut, LeafEnded
 from policies.identity import SpiffeId
 from policies.outliers import Failure
 
@@ -165,7 +165,8 @@ class Pool:
             self.circuit.connections -= 1
             self.connections -= 1
             if isinstance(error, ConnectFailed | ConnectTimedOut):
-                self.connect_failed()
+                if not isinstance(error, LeafEnded):
+                    self.connect_failed()
                 self._fail_waiting(error)
             else:
                 self._place_free()
@@ -205,7 +206,7 @@ class Pool:
         generation = self._live.current
         if generation is None or generation.leaf_ends <= self.clock.wall:
             message = "our own leaf has ended and there is no new one"
-            raise ConnectFailed(message)
+            raise LeafEnded(message)
         made: list[Upstream] = []
 
         def protocol(transport: TlsTransport) -> asyncio.Protocol:
@@ -283,13 +284,13 @@ class Pool:
     def answered(self, status: int, *, app_is_gone: bool = False) -> None:
         """An answer's head has come."""
         if status >= _ERROR:
-            self._outliers.failed(self, Failure.CONNECT if app_is_gone else Failure.ERROR)
+            self._blame(Failure.CONNECT if app_is_gone else Failure.ERROR)
         elif self.troubled:
             self._outliers.answered(self)
 
     def failed(self) -> None:
         """A request was not answered: the connection ended, or time was up."""
-        self._outliers.failed(self, Failure.SILENCE)
+        self._blame(Failure.SILENCE)
 
     def connected(self) -> None:
         """A connection was made."""
@@ -300,7 +301,11 @@ class Pool:
     def connect_failed(self) -> None:
         """A connection could not be made."""
         self.counts.connect_failures += 1
-        self._outliers.failed(self, Failure.CONNECT)
+        self._blame(Failure.CONNECT)
+
+    def _blame(self, failure: Failure) -> None:
+        if not self._closed:  # else nobody would ever ask it again, and it would stay among the ejected
+            self._outliers.failed(self, failure)
 
     def close(self) -> None:
         """Close what is idle; what is busy is closed when it comes back."""

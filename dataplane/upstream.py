@@ -248,6 +248,8 @@ class Upstream(asyncio.Protocol):
         if not asker.wants_upgrade:
             raise BadHead(502, "unasked_upgrade")
         self._state = State.TUNNEL
+        if self._pool.troubled:
+            self._pool.answered(_SWITCHING)
         asker.switch(head)
         if data:
             asker.tunnel(data)

@@ -22,6 +22,7 @@
     │   └── BadLeaf               an answer that is not the certificate that was asked for
     └── UpstreamError         the other end of a proxied exchange
         ├── ConnectFailed
+        │   └── LeafEnded         it was not even tried: our own leaf has ended
         └── ConnectTimedOut
 
 `terminal` errors do not get better by asking again; everything else is retried with back-off.
@@ -163,6 +164,10 @@ class UpstreamError(MeshError):
 
 class ConnectFailed(UpstreamError):
     """Refused, reset, or its certificate is not the expected one."""
+
+
+class LeafEnded(ConnectFailed):
+    """There is nothing to show the other end: our own leaf has ended. No fault of the endpoint."""
 
 
 class ConnectTimedOut(UpstreamError):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dataplane.live import Generation
 from harness.certificates import Authority
 from harness.halves import Half, half
 from harness.meshes import Json, Member, chain, instance, sidecar, target_row
@@ -285,3 +286,39 @@ async def echoed(web: Half) -> bytes:
     async with await Wire.open(web.port("upstream")) as wire:
         await wire.send(b"x")
         return await wire.read()
+
+
+async def test_the_end_of_our_own_leaf_is_not_held_against_endpoints(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with App(say(b"one")).running() as one, App(say(b"two")).running() as two:
+        async with endpoint(authority, one.port) as first, endpoint(authority, two.port) as second:
+            async with caller(authority, [first.port("inbound"), second.port("inbound")]) as web:
+                with monkeypatch.context() as patch:
+                    patch.setattr(Generation, "leaf_ends", 0.0)
+                    assert await ask(web, 12) == {503: 12}
+                assert out(web) == {}
+                assert await ask(web, 4) == {"one": 2, "two": 2}
+                assert web.metrics.for_upstream(TARGET).connect_failures == 0
+
+
+async def test_an_endpoint_on_trial_that_takes_up_a_tunnel_is_admitted(authority: Authority) -> None:
+    async def upgrade(side: Side, message: Message) -> None:
+        del message
+        await side.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        await side.read()
+
+    async with App(say(b"", b"500 Oops")).running() as app, endpoint(authority, app.port) as only:
+        async with App(say(b"good")).running() as good, endpoint(authority, good.port) as other:
+            ports = [only.port("inbound"), other.port("inbound")]
+            async with caller(authority, ports, ANY) as web:
+                await ask(web, 10)
+                assert len(out(web)) == 1
+                app.behaviour = good.behaviour = upgrade
+                time_is_over(web)
+                for _ in range(2):
+                    async with await Wire.open(web.port("upstream")) as wire:
+                        request = GET[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+                        await wire.send(request)
+                        assert (await wire.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+                assert out(web) == {}
