@@ -25,8 +25,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from lictor.up.checks import check_together, explained
 from lictor.up.entries import read_entries, refusals
 from lictor.up.links import read_links
@@ -52,16 +50,7 @@ class _Reading:
 
 def read_mesh(path: Path, environment: Mapping[str, str] = os.environ) -> MeshFile:
     """Return what a file says. Raise ConfigError with every mistake in it, in the order of the lines."""
-    document = _document(path)
-    try:
-        return _mesh(_Reading(document, path.parent.absolute(), environment))
-    except yaml.MarkedYAMLError as error:  # what only shows when a value is made of it
-        line = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
-        text = f"cannot be read: {error.problem or error.context}"
-        document.problems.append(Problem(line, text, "write plain text as keys, and no `&` that holds itself"))
-    except RecursionError:
-        document.problems.append(Problem(str(path), "is nested too deep", _BEGIN))
-    raise ConfigError(explained(document.problems, document.file))
+    return _mesh(_Reading(_document(path), path.parent.absolute(), environment))
 
 
 def _mesh(reading: _Reading) -> MeshFile:
@@ -92,8 +81,6 @@ def _document(path: Path) -> Section:
         raise ConfigError((Problem(str(path), "is a folder", fix),))
     try:
         return read_document(path)
-    except RecursionError as error:
-        raise ConfigError((Problem(str(path), "is nested too deep", _BEGIN),)) from error
     except ConfigError as error:
         raise ConfigError(tuple(_better(path, problem) for problem in error.problems)) from error
 
