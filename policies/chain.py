@@ -12,11 +12,11 @@ from typing import Any
 
 from policies.balance import HashPolicy, LoadBalancer
 from policies.durations import parse_duration
-from policies.errors import ChainError, EntryError, FilterError
+from policies.errors import ChainError, EntryError, FilterError, Problem
 from policies.filters import Filter, parse_filter
 from policies.retries import RetryPolicy, parse_retry
 from policies.route_index import RouteIndex
-from policies.routes import HeaderModifiers, RouteMatch, parse_match, parse_modifiers
+from policies.routes import HeaderModifiers, RouteMatch, parse_modifiers, parse_route_match
 from policies.weak import items, mapping
 
 MAX_DEPTH = 200  # nodes one below the other: Consul flattens splitters, so that three are usual
@@ -154,6 +154,17 @@ def _reach(chain: Chain, name: str, above: tuple[str, ...], reached: dict[str, N
     return reached
 
 
+def not_understood(chain: Chain) -> tuple[Problem, ...]:
+    """Return a problem for each route that takes nothing, because it asks for something that is not known here."""
+    return tuple(
+        Problem(f"discovery chain of {chain.service}, route {position}", route.match.broken, "it takes no request")
+        for node in chain.nodes.values()
+        if isinstance(node, Router)
+        for position, route in enumerate(node.routes, 1)
+        if route.match is not None and route.match.broken
+    )
+
+
 def next_nodes(node: Node) -> tuple[str, ...]:
     """Return the names of the nodes right below."""
     match node:
@@ -182,7 +193,7 @@ def _route(name: str, row: Mapping[str, Any]) -> ChainRoute:
     definition = mapping(row.get("Definition"))
     destination = mapping(definition.get("Destination"))
     return ChainRoute(
-        match=parse_match(mapping(mapping(definition.get("Match")).get("HTTP"))),
+        match=parse_route_match(definition.get("Match")),
         next_node=str(row.get("NextNode") or ""),
         prefix_rewrite=str(destination.get("PrefixRewrite") or ""),
         request_timeout=parse_duration(destination.get("RequestTimeout"), f"{name} RequestTimeout"),

@@ -15,7 +15,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from policies.errors import EntryError, Problem
-from policies.matching import Headers, PathMatch, RequestTest, ValueMatch, parse_methods, parse_path, parse_values
+from policies.matching import (
+    Headers,
+    PathMatch,
+    RequestTest,
+    ValueMatch,
+    parse_methods,
+    parse_path,
+    parse_values,
+    unknown,
+    unknown_in_values,
+)
 from policies.weak import items, mapping
 
 WILDCARD = "*"
@@ -193,27 +203,20 @@ _KNOWN = frozenset(
 )
 _KNOWN_IN_PERMISSION = frozenset({"Action", "HTTP", "JWT"})
 _KNOWN_IN_HTTP = frozenset({"PathExact", "PathPrefix", "PathRegex", "Header", "Methods"})
-_KNOWN_IN_HEADER = frozenset(
-    {"Name", "Present", "Exact", "Prefix", "Suffix", "Contains", "Regex", "Invert", "IgnoreCase"}
-)
-
-
-def _unknown(row: Mapping[str, Any], known: frozenset[str]) -> str:
-    """Return the name of a criterion that a later Consul may have and this program has not, "" if there is none."""
-    return next((key for key in sorted(row) if key not in known and row[key]), "")
 
 
 def _unknown_in(permission: Mapping[str, Any]) -> str:
     http = mapping(permission.get("HTTP"))
-    headers = (_unknown(mapping(header), _KNOWN_IN_HEADER) for header in items(http.get("Header")))
     return (
-        _unknown(permission, _KNOWN_IN_PERMISSION) or _unknown(http, _KNOWN_IN_HTTP) or next(filter(None, headers), "")
+        unknown(permission, _KNOWN_IN_PERMISSION)
+        or unknown(http, _KNOWN_IN_HTTP)
+        or unknown_in_values(http.get("Header"))
     )
 
 
 def _unknown_of(row: Mapping[str, Any]) -> str:
     """Return what narrows an intention down by something unknown; what only describes it has other names."""
-    return _unknown({key: row[key] for key in row if key.startswith(("Source", "Destination"))}, _KNOWN)
+    return unknown({key: row[key] for key in row if key.startswith(("Source", "Destination"))}, _KNOWN)
 
 
 def _intention(row: Mapping[str, Any], problems: list[Problem]) -> Intention:
@@ -227,8 +230,8 @@ def _intention(row: Mapping[str, Any], problems: list[Problem]) -> Intention:
     action = None if permissions else _action(row.get("Action"))
     if row.get("JWT"):
         broken = "it asks for a JWT, which is not supported"
-    elif unknown := _unknown_of(row):
-        broken = f"its {unknown} is not understood"
+    elif criterion := _unknown_of(row):
+        broken = f"its {criterion} is not understood"
     elif action is None and not permissions:
         broken = f"its action {row.get('Action')!r} is not allow or deny"
     if broken:
@@ -265,8 +268,8 @@ def _permission(row: Mapping[str, Any], where: str, problems: list[Problem]) -> 
         broken = str(error)
     if row.get("JWT"):
         broken = "it asks for a JWT, which is not supported"
-    elif unknown := _unknown_in(row):
-        broken = f"its {unknown} is not understood"
+    elif criterion := _unknown_in(row):
+        broken = f"its {criterion} is not understood"
     elif action is None:
         broken = f"its action {row.get('Action')!r} is not allow or deny"
     if broken:

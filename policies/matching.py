@@ -112,6 +112,19 @@ _VALUE_FIELDS = (
 )
 
 
+KNOWN_IN_VALUE = frozenset({"Name", "Present", "Invert", "IgnoreCase", *(field for field, _ in _VALUE_FIELDS)})
+
+
+def unknown(row: Mapping[str, Any], known: frozenset[str]) -> str:
+    """Return the name of a criterion that a later Consul may have and this program has not, "" if there is none."""
+    return next((key for key in sorted(row) if key not in known and row[key]), "")
+
+
+def unknown_in_values(rows: object, known: frozenset[str] = KNOWN_IN_VALUE) -> str:
+    """Return the name of such a criterion in a `Header` or `QueryParam` list, "" if there is none."""
+    return next(filter(None, (unknown(mapping(row), known) for row in items(rows))), "")
+
+
 def parse_values(rows: object) -> tuple[ValueMatch, ...]:
     """Return the tests of a `Header` or `QueryParam` list. Raise EntryError for one without a criterion."""
     return tuple(_value_match(mapping(row)) for row in items(rows))

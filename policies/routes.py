@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from policies.matching import (
+    KNOWN_IN_VALUE,
     Headers,
     PathMatch,
     RequestTest,
@@ -15,6 +16,8 @@ from policies.matching import (
     parse_methods,
     parse_path,
     parse_values,
+    unknown,
+    unknown_in_values,
 )
 from policies.regexes import Predicate
 from policies.weak import items, mapping
@@ -36,20 +39,23 @@ BesidesPath = Callable[[str, str, Headers], bool]  # method, raw query, headers
 class RouteMatch:
     """The `Match.HTTP` of a route. Equal by what was written; the compiled tests are made once.
 
-    `besides_path` tests all but the path; None where nothing else is asked.
+    `broken` says why it cannot be understood; then it takes nothing. `besides_path` tests all but the path; None where
+    nothing else is asked.
     """
 
     path: PathMatch | None
     methods: frozenset[str]
     headers: tuple[ValueMatch, ...]
     query: tuple[ValueMatch, ...]
+    broken: str = ""
     besides_path: BesidesPath | None = field(init=False, repr=False, compare=False)
     _path: Predicate | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compile. Raise EntryError for a regular expression that RE2 does not take."""
-        bare = not (self.methods or self.headers or self.query)
-        test = None if bare else _besides_path(RequestTest(None, self.methods, self.headers), self.query)
+        test: BesidesPath | None = _nothing if self.broken else None
+        if not self.broken and (self.methods or self.headers or self.query):
+            test = _besides_path(RequestTest(None, self.methods, self.headers), self.query)
         object.__setattr__(self, "besides_path", test)
         object.__setattr__(self, "_path", self.path.compiled() if self.path is not None else None)
 
@@ -58,6 +64,11 @@ class RouteMatch:
         if self._path is not None and not self._path(path):
             return False
         return self.besides_path is None or self.besides_path(method, query, headers)
+
+
+def _nothing(method: str, query: str, headers: Headers) -> bool:
+    del method, query, headers
+    return False
 
 
 def _besides_path(test: RequestTest, parameters: tuple[ValueMatch, ...]) -> BesidesPath:
@@ -84,8 +95,34 @@ def parameter(query: str, name: str) -> str | None:
     return None
 
 
+_KNOWN = frozenset({"HTTP"})
+_KNOWN_IN_HTTP = frozenset(
+    {"PathExact", "PathPrefix", "PathRegex", "CaseInsensitive", "Header", "QueryParam", "Methods"}
+)
+_KNOWN_IN_PARAMETER = KNOWN_IN_VALUE - {"Invert"}
+
+
+def parse_route_match(row: object) -> RouteMatch | None:
+    """Return what a route's `Match` asks for; None takes every request. Raise EntryError for a bad one."""
+    match = mapping(row)
+    criterion = unknown(match, _KNOWN)
+    return _broken(criterion) if criterion else parse_match(mapping(match.get("HTTP")))
+
+
+def _broken(criterion: str) -> RouteMatch:
+    """Return a match that takes nothing: what is left of its criteria would take more than was meant."""
+    return RouteMatch(None, frozenset(), (), (), f"its {criterion} is not understood")
+
+
 def parse_match(http: Mapping[str, Any]) -> RouteMatch | None:
     """Return the match in a route's `Match.HTTP`; None takes every request. Raise EntryError for a bad one."""
+    criterion = (
+        unknown(http, _KNOWN_IN_HTTP)
+        or unknown_in_values(http.get("Header"))
+        or unknown_in_values(http.get("QueryParam"), _KNOWN_IN_PARAMETER)
+    )
+    if criterion:
+        return _broken(criterion)
     path, methods = parse_path(http), parse_methods(http)
     headers, query = parse_values(http.get("Header")), parse_values(http.get("QueryParam"))
     takes_all = path == PathMatch("prefix", "/") and not (methods or headers or query)

@@ -17,7 +17,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
-from policies.chain import Chain, Target, parse_chain
+from policies.chain import Chain, Target, not_understood, parse_chain
 from policies.errors import CatalogError, EntryError, MeshError, Problem
 from policies.identity import Leaf, Roots
 from policies.ingress import (
@@ -375,7 +375,8 @@ def _parse(watch: _ParsedWatch, raw: Any, before: Answer | None) -> tuple[Answer
         case MeshWatch():
             return parse_mesh(raw), ()
         case ChainWatch():
-            return parse_chain(mapping(raw)), ()
+            chain = parse_chain(mapping(raw))
+            return chain, not_understood(chain)
         case IngressWatch():
             return parse_ingress(raw), ()
         case GatewayServicesWatch():

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from policies.errors import EntryError
-from policies.routes import HeaderModifiers, parse_match, parse_modifiers
+from policies.route_index import RouteIndex
+from policies.routes import HeaderModifiers, parse_match, parse_modifiers, parse_route_match
 
 
 class NoHeaders:
@@ -43,6 +45,30 @@ def test_a_route_without_criteria_takes_everything(http: dict[str, object]) -> N
 )
 def test_a_route_takes_what_meets_all_its_criteria(http: dict[str, object], target: str, taken: bool) -> None:  # noqa: FBT001
     assert takes(http, target) is taken
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"HTTP": {"PathPrefix": "/api", "Cookie": [{"Name": "a"}]}},
+        {"HTTP": {"PathPrefix": "/", "Header": [{"Name": "h", "Present": True, "OneOf": ["x"]}]}},
+        {"HTTP": {"PathPrefix": "/", "Header": [{"Name": "h", "OneOf": ["x"]}]}},
+        {"HTTP": {"QueryParam": [{"Name": "q", "Present": True, "Invert": True}]}},
+        {"HTTP": {"PathPrefix": "/"}, "GRPC": {"Service": "x"}},
+        {"GRPC": {"Service": "x"}},
+    ],
+)
+def test_a_route_with_a_criterion_that_is_not_known_takes_nothing(row: dict[str, Any]) -> None:
+    match = parse_route_match(row)
+    assert match is not None
+    assert match.broken.endswith(" is not understood")
+    assert not match.matches("GET", "/api", "q=1", NoHeaders())
+    assert RouteIndex([match, None]).find("GET", "/api", "q=1", NoHeaders()) == 1
+
+
+@pytest.mark.parametrize("row", [None, {}, {"HTTP": None}, {"HTTP": {"PathPrefix": "/", "Cookie": []}, "GRPC": None}])
+def test_a_criterion_that_is_not_known_and_asks_for_nothing_changes_nothing(row: object) -> None:
+    assert parse_route_match(row) is None
 
 
 def test_routes_are_equal_by_what_was_written() -> None:

@@ -224,6 +224,25 @@ def test_a_good_answer_ends_the_problem(authority: Authority) -> None:
     assert apply(broken, Heard(ChainWatch("api", "api"), chain("api"))).problems == {}
 
 
+def test_a_route_that_asks_for_something_unknown_is_a_problem_until_it_no_longer_does(authority: Authority) -> None:
+    def router(http: Json) -> Json:
+        plain = chain("api")
+        routes = [
+            {"Definition": {"Match": {"HTTP": {"PathPrefix": "/a"}}}, "NextNode": plain["StartNode"]},
+            {"Definition": {"Match": {"HTTP": http}}, "NextNode": plain["StartNode"]},
+        ]
+        nodes = {**plain["Nodes"], "router:api": {"Type": "router", "Routes": routes}}
+        return {**plain, "StartNode": "router:api", "Nodes": nodes}
+
+    member = upstream(sidecar("web", authority, upstreams={"api": 9191}), "api", [1])
+    watch = ChainWatch("api", "api")
+    shown = apply(member.snapshot, Heard(watch, router({"PathPrefix": "/b", "Cookie": "x"})))
+    (problem,) = shown.problems[watch]
+    assert problem.where == "discovery chain of api, route 2"
+    assert "Cookie is not understood" in problem.message
+    assert apply(shown, Heard(watch, router({"PathPrefix": "/b"}))).problems == {}
+
+
 def test_what_is_no_longer_asked_for_is_forgotten(authority: Authority) -> None:
     member = upstream(sidecar("web", authority, upstreams={"api": 9191}), "api", [1])
     without: dict[str, Any] = {**member.answers[RegistrationWatch("web-sidecar-proxy")]}
