@@ -22,7 +22,6 @@ from policies.retries import RetryBudget, RetryPolicy
 class Pass:
     """The decision to pass everything on."""
 
-    connect_timeout = 5.0
     request_timeout: float | None = 15.0
     idle_timeout: float | None = 300.0
     retry: RetryPolicy | None = None
@@ -37,6 +36,9 @@ class Pass:
 
     def another(self, tried: set[Pool]) -> Pool | None:
         return None
+
+    def connect_timeout(self, pool: Pool) -> float:
+        return 5.0
 
     def request(self, head: RequestHead, downstream: Downstream) -> bytes:
         return head.render()

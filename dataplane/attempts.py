@@ -102,7 +102,7 @@ class Attempts:
     async def _dial(self) -> None:
         while True:
             try:
-                upstream = await self._pool.dial(self._forward.connect_timeout)
+                upstream = await self._pool.dial(self._forward.connect_timeout(self._pool))
             except Overflow:
                 self._dialling = None
                 self.failed(Failure.OVERFLOW)  # a limit of the target: another endpoint of it is no way out

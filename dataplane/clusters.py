@@ -103,6 +103,15 @@ class ClusterPools:
     def _busy(self, endpoint: Endpoint) -> int:
         return self._pool(endpoint).active
 
+    def connect_timeout(self, pool: Pool) -> float:
+        """Return how many seconds the connect to an endpoint may take."""
+        del pool
+        return self.cluster.connect_timeout
+
+    def holds(self, pool: Pool) -> bool:
+        """Return whether it is the pool of an endpoint that has had its turn here."""
+        return pool in self._pools.values()
+
     def another(self, tried: set[Pool]) -> Pool | None:
         """Return a pool that was not tried yet, or None: an ejected one only when no other is left."""
         pool = self.another_admitted(tried)
@@ -146,6 +155,11 @@ class Failover:
         for pools in self._clusters:
             pools.outliers.take_back_all()
         return self._clusters[0].choose(request_hash)
+
+    def connect_timeout(self, pool: Pool) -> float:
+        """Return how many seconds the connect to an endpoint may take: its own cluster says so."""
+        owner = next((pools for pools in self._clusters if pools.holds(pool)), self._clusters[0])
+        return owner.connect_timeout(pool)
 
     def another(self, tried: set[Pool]) -> Pool | None:
         """Return a pool that was not tried yet, or None: of the first cluster that has one, ejected ones last."""

@@ -79,8 +79,8 @@ def refusal(error: BadHead) -> Reply:
 class Forward(Protocol):
     """A decision to pass a request on. One object serves all requests that are decided alike.
 
-    `request_timeout` and `idle_timeout` are seconds or None; `connect_timeout` seconds. `in_mesh` says whether the
-    endpoint is a sidecar: of its answers alone a field of this proxy's own is believed.
+    `request_timeout` and `idle_timeout` are seconds or None. `in_mesh` says whether the endpoint is a sidecar: of its
+    answers alone a field of this proxy's own is believed.
     """
 
     retry: RetryPolicy | None
@@ -89,7 +89,6 @@ class Forward(Protocol):
 
     request_timeout: float | None
     idle_timeout: float | None
-    connect_timeout: float
 
     def choose(self, head: RequestHead, downstream: Downstream) -> Pool:
         """Return the pool of the endpoint that takes this request."""
@@ -97,6 +96,10 @@ class Forward(Protocol):
 
     def another(self, tried: set[Pool]) -> Pool | None:
         """Return a pool to try after a failed connect, or None."""
+        ...
+
+    def connect_timeout(self, pool: Pool) -> float:
+        """Return how many seconds the connect to an endpoint may take."""
         ...
 
     def request(self, head: RequestHead, downstream: Downstream) -> bytes:

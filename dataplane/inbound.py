@@ -30,11 +30,11 @@ _GRPC_DENIED = b"content-type: application/grpc\r\ngrpc-status: 7\r\ngrpc-messag
 class ToApp:
     """The decision to let a request through to the local app."""
 
-    __slots__ = ("_pool", "budget", "connect_timeout", "idle_timeout", "in_mesh", "request_timeout", "retry")
+    __slots__ = ("_connect_timeout", "_pool", "budget", "idle_timeout", "in_mesh", "request_timeout", "retry")
 
     def __init__(self, inbound: Inbound, pools: Pools) -> None:
         self._pool = pools.of_app(inbound.local_address, inbound.local_port)
-        self.connect_timeout = inbound.local_connect_timeout
+        self._connect_timeout = inbound.local_connect_timeout
         self.request_timeout = inbound.local_request_timeout
         self.idle_timeout = inbound.local_idle_timeout
         self.retry: RetryPolicy | None = None
@@ -50,6 +50,11 @@ class ToApp:
         """Return None: there is only one local app."""
         del tried
         return None
+
+    def connect_timeout(self, pool: Pool) -> float:
+        """Return the app's."""
+        del pool
+        return self._connect_timeout
 
     def request(self, head: RequestHead, downstream: Downstream) -> bytes:
         """Return the head with the caller's certificate told to the app."""

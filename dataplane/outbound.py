@@ -39,7 +39,6 @@ class ToEndpoint:
         "_request_edits",
         "_response_edits",
         "budget",
-        "connect_timeout",
         "idle_timeout",
         "in_mesh",
         "request_timeout",
@@ -62,7 +61,6 @@ class ToEndpoint:
         levels = (leg, route, virtual_host)
         self._request_edits = compile_edits([level.request_headers for level in levels if level is not None])
         self._response_edits = _response_edits(route, leg, virtual_host)
-        self.connect_timeout = pools.cluster.connect_timeout
         self.request_timeout = route.request_timeout
         self.idle_timeout = route.idle_timeout
         self.in_mesh = True
@@ -88,6 +86,10 @@ class ToEndpoint:
             tried.add(pool)
             pool = self._pools.another(tried)
         return pool
+
+    def connect_timeout(self, pool: Pool) -> float:
+        """Return that of the target which the endpoint is of."""
+        return self._pools.connect_timeout(pool)
 
     def request(self, head: RequestHead, downstream: Downstream) -> bytes:
         """Return the head with this route's changes. What the app says about certificates is not believed."""

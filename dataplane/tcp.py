@@ -221,7 +221,8 @@ async def dial_upstream(relay: Relay, live: Live, pools: Pools, key: str) -> Non
     loop = asyncio.get_running_loop()
     tried: set[Pool] = set()
     pool = clusters.choose() if clusters is not None else None
-    ends = loop.time() + clusters.cluster.connect_timeout if clusters is not None else 0.0  # of all attempts together
+    # Of all attempts together: whoever comes after the first has what is left.
+    ends = loop.time() + clusters.connect_timeout(pool) if clusters is not None and pool is not None else 0.0
     while clusters is not None and pool is not None and len(tried) < ATTEMPTS and (left := ends - loop.time()) > 0:
         try:
             pipe = await _connect(relay, generation, pool, left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -39,6 +40,15 @@ def test_the_first_cluster_with_anybody_left_is_asked_and_its_own_trial_comes_fi
     assert failover.choose() in first.pools
     assert failover.choose() in first.pools, "the other one's"
     assert failover.choose() in second.pools, "one request each, no more"
+
+
+def test_the_connect_timeout_is_that_of_the_cluster_that_stands_in(clock: Clock) -> None:
+    first, second = (QuietCluster(clock, 2, ONE) for _ in range(2))
+    second.cluster.cluster = replace(second.cluster.cluster, connect_timeout=0.3)
+    failover = Failover([first.cluster, second.cluster])
+    assert failover.connect_timeout(failover.choose()) == 1.0
+    refuse(first)
+    assert failover.connect_timeout(failover.choose()) == 0.3
 
 
 def test_when_nobody_is_left_in_any_cluster_all_are_taken_back(clock: Clock) -> None:
