@@ -114,7 +114,7 @@ class Pool:
             circuit.pending -= 1
         if circuit.active >= circuit.max_active:
             self.active -= 1
-            self._put_back(connection)
+            self.put_back(connection)
             raise circuit.overflow("concurrent_requests")
         circuit.active += 1
         connection.lent = True
@@ -143,7 +143,7 @@ class Pool:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 given = waiter.result()  # in the moment in which the request was given up
                 if given is not None:
-                    self._put_back(given)
+                    self.put_back(given)
                 else:
                     self._place_free()
             raise
@@ -231,19 +231,21 @@ class Pool:
         connection.lent = False
         self.active -= 1
         self.circuit.active -= 1
-        self._put_back(connection)
+        self.put_back(connection)
 
     def spent(self, connection: Upstream) -> None:
         """Take note that a request has ended on a connection that cannot serve another."""
-        self._end(connection)
+        self.end(connection)
         connection.abort()
 
-    def _end(self, connection: Upstream) -> None:
+    def end(self, connection: Upstream) -> None:
+        """Take note that a request has ended on a connection; it is given back later, or closed."""
         connection.lent = False
         self.active -= 1
         self.circuit.active -= 1
 
-    def _put_back(self, connection: Upstream) -> None:
+    def put_back(self, connection: Upstream) -> None:
+        """Keep a connection that no request has."""
         if self._closed or len(self.idle) >= MAX_IDLE or not connection.usable(self.clock.now):
             connection.abort()
             return
@@ -258,7 +260,7 @@ class Pool:
         self.connections -= 1
         self.circuit.connections -= 1
         if connection.lent:
-            self._end(connection)
+            self.end(connection)
         elif connection in self.idle:
             self.idle.remove(connection)
         self._place_free()

@@ -109,6 +109,7 @@ class Upstream(asyncio.Protocol):
         if asker is None or not asker.request_complete or not self._keep or isinstance(self._body, UntilClose):
             self.abort()
             return
+        self._pool.end(self)
         self._state = State.UNWANTED
         self.unwanted = MAX_UNWANTED
         self.deadline = min(self.expires, self._pool.clock.now + UNWANTED_SECONDS)
@@ -288,7 +289,7 @@ class Upstream(asyncio.Protocol):
         elif body.done:
             self._body = None
             self._state = State.IDLE
-            self._pool.release(self)
+            self._pool.put_back(self)
 
     def _finished(self) -> None:
         """The answer is whole: ready for the next request, unless either side wants to close."""

@@ -25,7 +25,7 @@ from harness.meshes import Json, chain, instance, sidecar, split_chain, target_r
 from harness.servers import eventually
 from harness.wire import App, Behaviour, Message, Side, Wire, raw_and_close, say
 from lictor.up.ports import free_ports
-from policies.snapshot import ChainWatch, EndpointsWatch
+from policies.snapshot import ChainWatch, EndpointsWatch, RegistrationWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 TARGET = "api.default.default.dc1"
@@ -220,6 +220,28 @@ async def test_the_connection_of_a_short_refused_answer_is_kept(authority: Autho
             await eventually(lambda: all(len(pool.idle) == pool.connections for pool in m.pools))
         assert m.retries == 3
         assert m.counts.connections <= 2
+
+
+async def test_a_refused_answer_that_is_still_read_takes_no_place_of_a_request(authority: Authority) -> None:
+    async def drag(side: Side, message: Message) -> bytes:
+        del message
+        answered = m.requests[1]
+        await side.send(b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbu")
+        await eventually(lambda: m.requests[1] > answered)
+        return b"sy"
+
+    config = {"limits": {"max_concurrent_requests": 1}}
+    async with mesh(authority, [drag, say(b"good")], NumRetries=1, RetryOn=["5xx"]) as m:
+        registration = m.web.member.answers[RegistrationWatch(m.web.member.proxy_id)]
+        registration["Proxy"]["Upstreams"][0]["Config"] = config
+        m.web.member.hear(RegistrationWatch(m.web.member.proxy_id), registration)
+        m.web.follow()
+        async with await Wire.open(m.port) as wire:
+            for _ in range(2):
+                assert (await wire.ask(GET)).body == b"good"
+        assert m.retries == 1
+        await eventually(lambda: all(len(pool.idle) == pool.connections == 1 for pool in m.pools))
+        assert all(pool.active == pool.circuit.active == 0 for pool in m.pools)
 
 
 async def test_a_grpc_status_in_the_head_is_a_condition(authority: Authority) -> None:
