@@ -61,4 +61,5 @@ class Clock:
         if int(wall) != int(wall - TICK):
             self.date = formatdate(wall, usegmt=True).encode()
         for item in [item for item in self._items if item.deadline <= now]:
-            item.expire()
+            if item.deadline <= now:  # one before it may have set another
+                item.expire()

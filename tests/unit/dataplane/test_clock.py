@@ -28,6 +28,23 @@ async def test_those_past_their_deadline_are_told_once() -> None:
     clock.stop()
 
 
+async def test_who_got_more_time_from_somebody_before_it_is_not_told() -> None:
+    clock = Clock(asyncio.get_running_loop())
+
+    class Giver(Item):
+        def expire(self) -> None:
+            super().expire()
+            for one in things:
+                one.deadline = NEVER
+
+    things = [Giver(0.0), Giver(0.0)]
+    for one in things:
+        clock.add(one)
+    clock.start()
+    clock.stop()
+    assert sum(one.expired for one in things) == 1
+
+
 async def test_time_goes_on_at_every_tick() -> None:
     clock = Clock(asyncio.get_running_loop())
     before = clock.now
