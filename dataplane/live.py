@@ -7,12 +7,17 @@ keeps something made from a generation (a decision, a pool) compares by identity
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import structlog
 
 from dataplane.tls import Contexts, PeerCheck, build_contexts
+from policies.errors import BadLeaf
 from policies.identity import Leaf, Roots
 from policies.mesh import Mesh
 from policies.table import Table
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +44,28 @@ class Live:
     def __init__(self) -> None:
         self.current: Generation | None = None
         self._subscribers: list[Callable[[Generation], None]] = []
+
+    def follow(self, table: Table, leaf: Leaf, roots: Roots, mesh: Mesh) -> Generation | None:
+        """Put in force what has changed; None when nothing has.
+
+        Who may call does not wait for a leaf that fits roots and TLS versions: a table is put in force with the leaf,
+        the roots and the TLS versions of before. Of a new trust domain only the inbound half is: peers of the old one
+        are all that the old roots know.
+        """
+        old = self.current
+        if old is not None and table == old.table:
+            table = old.table  # by identity: what was prepared for it stays good
+            if (leaf, roots, mesh) == (old.leaf, old.roots, old.mesh):
+                return None
+        try:
+            return self.swap(table, leaf, roots, mesh)
+        except BadLeaf as error:
+            log.error("leaf_unusable", error=str(error))
+        if old is None:
+            return None
+        if roots.trust_domain != old.roots.trust_domain:
+            table = replace(old.table, inbound=table.inbound)
+        return self.swap(table, old.leaf, old.roots, old.mesh) if table != old.table else None
 
     def swap(self, table: Table, leaf: Leaf, roots: Roots, mesh: Mesh) -> Generation:
         """Put a new generation in force. Raise BadLeaf and leave the old one when leaf and roots do not fit."""

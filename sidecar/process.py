@@ -32,7 +32,7 @@ from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
 from dataplane.serve import Dataplane
 from policies.compiler import compile_table, is_heavy
-from policies.errors import BadLeaf, CatalogError, CatalogNotFound, ConfigError, MeshError, Problem
+from policies.errors import CatalogError, CatalogNotFound, ConfigError, MeshError, Problem
 from policies.identity import Leaf, SpiffeId
 from policies.snapshot import (
     Heard,
@@ -251,13 +251,12 @@ class Process:
         snapshot = self.follower.snapshot
         if missing(snapshot):
             return
-        old = self.live.current
-        previous = old.table if old is not None else None
+        previous = self.live.current.table if self.live.current is not None else None
         if is_heavy(snapshot):
             table, problems = await self._aside(lambda: compile_table(snapshot, previous))
         else:
             table, problems = compile_table(snapshot, previous)
-        generation = self._swap(snapshot, table, old)
+        generation = self._put_in_force(snapshot, table)
         failures: list[ConfigError] = []
         for failed in dataplane.steps(generation, self.settings.drain_seconds) if generation is not None else ():
             failures += failed
@@ -269,22 +268,12 @@ class Process:
         if self._first_table_at is None and generation is not None:
             self._first_table_at = asyncio.get_running_loop().time()
 
-    def _swap(self, snapshot: Snapshot, table: Table, old: Generation | None) -> Generation | None:
-        """Put a new generation in force; None when nothing changed or the leaf does not fit."""
+    def _put_in_force(self, snapshot: Snapshot, table: Table) -> Generation | None:
         leaf, roots, mesh = snapshot.leaf, snapshot.roots, snapshot.mesh
         assert leaf is not None and roots is not None and mesh is not None  # noqa: S101, PT018 - not missing
-        if old is not None:
-            same_table = table == old.table
-            if same_table and (leaf, roots, mesh) == (old.leaf, old.roots, old.mesh):
-                return None
-            if same_table:
-                table = old.table  # by identity: what was prepared for it stays good
-        try:
-            generation = self.live.swap(table, leaf, roots, mesh)
-        except BadLeaf as error:
-            log.error("leaf_unusable", error=str(error))
-            return None
-        log.info("table_in_force", number=generation.number, outbounds=len(table.outbounds))
+        generation = self.live.follow(table, leaf, roots, mesh)
+        if generation is not None:
+            log.info("table_in_force", number=generation.number, outbounds=len(table.outbounds))
         return generation
 
     def _tell_problems(self, problems: tuple[Problem, ...]) -> None:

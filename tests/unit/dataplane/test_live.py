@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dataplane.live import Live
 from harness.certificates import Authority
-from harness.meshes import sidecar
+from harness.meshes import intention, sidecar, upstream
 from policies.errors import BadLeaf
-from policies.mesh import Mesh
+from policies.mesh import Mesh, TlsLimits
+from policies.snapshot import IntentionsWatch, RootsWatch
 
 
 def test_a_swap_is_one_reference_and_everybody_is_told_in_order(authority: Authority) -> None:
@@ -31,3 +34,51 @@ def test_a_leaf_that_does_not_fit_leaves_the_old_generation(authority: Authority
     with pytest.raises(BadLeaf, match="cannot be used"):
         live.swap(table, authority.leaf("web"), stranger.roots(), Mesh())
     assert live.current is first
+
+
+def test_who_may_call_does_not_wait_for_a_leaf_that_fits(authority: Authority, stranger: Authority) -> None:
+    live, member = Live(), sidecar("web", authority)
+    leaf, roots, wrong = authority.leaf("web"), authority.roots(), stranger.roots()
+    first = live.follow(member.table(), leaf, roots, Mesh())
+    assert first is not None
+    assert live.follow(member.table(), leaf, wrong, Mesh()) is None
+    denied = member.hear(IntentionsWatch("web"), [intention("*", "web", "deny")]).table()
+    second = live.follow(denied, leaf, wrong, Mesh())
+    assert second is live.current
+    assert second is not None
+    assert (second.table, second.contexts, second.roots) == (denied, first.contexts, roots)
+    assert live.follow(denied, leaf, wrong, Mesh()) is None
+
+
+def test_tls_versions_that_do_not_fit_each_other_leave_the_ones_of_before(authority: Authority) -> None:
+    live, member = Live(), sidecar("web", authority)
+    leaf, roots = authority.leaf("web"), authority.roots()
+    live.follow(member.table(), leaf, roots, Mesh())
+    apart = Mesh(TlsLimits(minimum="TLSv1_3"), TlsLimits(maximum="TLSv1_2"))
+    denied = member.hear(IntentionsWatch("web"), [intention("*", "web", "deny")]).table()
+    after = live.follow(denied, leaf, roots, apart)
+    assert after is not None
+    assert (after.table, after.mesh) == (denied, Mesh())
+
+
+def test_of_another_trust_domain_only_the_inbound_half_is_put_in_force(
+    authority: Authority, stranger: Authority
+) -> None:
+    live, member = Live(), upstream(sidecar("web", authority, upstreams={"api": 9191}), "api", [1])
+    leaf = authority.leaf("web")
+    live.follow(member.table(), leaf, authority.roots(), Mesh())
+    assert live.current is not None
+    known = live.current.table.outbounds
+    elsewhere = replace(stranger.roots(), trust_domain="elsewhere.consul")
+    member.hear(RootsWatch(), {"TrustDomain": "elsewhere.consul", "Roots": [{"RootCert": stranger.pem}]})
+    moved = member.hear(IntentionsWatch("web"), [intention("*", "web", "deny")]).table()
+    after = live.follow(moved, leaf, elsewhere, Mesh())
+    assert after is not None
+    assert moved.outbounds != known
+    assert (after.table.inbound, after.table.outbounds) == (moved.inbound, known)
+
+
+def test_without_a_first_leaf_that_fits_nothing_is_in_force(authority: Authority, stranger: Authority) -> None:
+    live = Live()
+    assert live.follow(sidecar("web", authority).table(), authority.leaf("web"), stranger.roots(), Mesh()) is None
+    assert live.current is None
