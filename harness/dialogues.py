@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 METHODS = "GET|PUT|POST|DELETE|OPTIONS|HEAD|PATCH|LIST|SCAN|TRACE"
-PATIENCE_SECONDS = 3.0
+PATIENCE_SECONDS = 30.0  # a sync of an agent that failed is tried again after 15 s
 HEADERS = ("Content-Type", "Allow", "X-Consul-Effective-Consistency", "X-Consul-Reason", "X-Consul-Knownleader")
 PRESENT = ("X-Consul-Index", "X-Cache", "X-Consul-Contenthash")
 MASKED_KEYS = frozenset(

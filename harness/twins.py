@@ -18,7 +18,7 @@ from urllib.parse import quote
 from harness.dialogues import mask_text, masked
 from harness.servers import ConsulServer
 
-PATIENCE_SECONDS = 3.0
+PATIENCE_SECONDS = 30.0  # a sync of an agent that failed is tried again after 15 s
 TIMEOUT_SECONDS = 20.0
 OFTEN = 40  # times to ask again where Consul reports one of several mistakes at random
 NOBODY = "00000000-1111-2222-3333-444444444444"

@@ -55,10 +55,11 @@ def say_line(port: int) -> bytes:
 
 
 def children(pid: int) -> dict[int, str]:
-    """The processes right below, with their command lines."""
+    """The processes right below, with their command lines; not one that ends while we look."""
     found = {}
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        found[int(child)] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found[int(child)] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     return found
 
 
