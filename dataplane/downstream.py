@@ -13,6 +13,7 @@ the connection can be kept, else the connection closes once the caller had a mom
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
@@ -569,9 +570,9 @@ class Downstream(asyncio.Protocol):
         if self._state is State.BODY:
             self._state = State.CLOSING
             self.deadline = self._clock.now + LINGER_SECONDS
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
             self.resume_input()
+            with contextlib.suppress(OSError):  # of asyncio's own transport, when the caller has just been reset
+                self.transport.write_eof()
         else:
             self._state = State.CLOSING
             self.transport.close()
