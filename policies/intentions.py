@@ -167,7 +167,8 @@ def _policy(intention: Intention, default: Action) -> SourcePolicy:
 def _test(permission: Permission) -> RequestTest | None:
     if permission.broken:
         return None
-    return RequestTest(permission.path, permission.methods, permission.headers)
+    denies = permission.action is Action.DENY
+    return RequestTest(permission.path, permission.methods, permission.headers, denies=denies)
 
 
 def _rule_decision(intention: Intention, position: int, permission: Permission) -> Decision:

@@ -94,6 +94,32 @@ def folded(value: str) -> str:
     return value.lower() if value.isascii() else value.encode("latin-1", "replace").lower().decode("latin-1")
 
 
+_AS_LATIN_1 = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}  # what "surrogateescape" makes of a byte
+
+
+def _readable(value: str) -> str:
+    """Return a value off the wire as somebody may read it who takes each byte that is no UTF-8 for latin-1."""
+    return on_the_wire(value.encode("latin-1", "replace").decode("utf-8", "surrogateescape").translate(_AS_LATIN_1))
+
+
+def _careful(match: PathMatch | ValueMatch, *, denies: bool) -> Predicate:
+    """Return the test of a rule that decides who may call, for values that may be no UTF-8.
+
+    No `.` of an expression takes such a byte, so that one byte more would pass a deny. Such a value is tested as it
+    came and as it may be read: a deny needs one of the two, an allow both.
+    """
+    test = match.compiled()
+    if match.kind != "regex" and match.source.isascii():
+        return test  # the same of both
+    one_is_enough = denies is not (isinstance(match, ValueMatch) and match.invert)
+
+    def careful(value: str) -> bool:
+        met = test(value)
+        return met if met is one_is_enough or value.isascii() else test(_readable(value))
+
+    return careful
+
+
 def parse_path(row: Mapping[str, Any]) -> PathMatch | None:
     """Return the path test of a `Match.HTTP` or of a permission's `HTTP`; None takes every path."""
     ignore_case = bool(row.get("CaseInsensitive"))
@@ -148,14 +174,24 @@ def parse_methods(row: Mapping[str, Any]) -> frozenset[str]:
 
 
 class RequestTest:
-    """All criteria of one rule, compiled. Every one must hold."""
+    """All criteria of one rule, compiled. Every one must hold. `denies`: a rule that decides who may call denies."""
 
     __slots__ = ("_headers", "_methods", "_path")
 
-    def __init__(self, path: PathMatch | None, methods: frozenset[str], headers: tuple[ValueMatch, ...]) -> None:
-        self._path = path.compiled() if path is not None else None
+    def __init__(
+        self,
+        path: PathMatch | None,
+        methods: frozenset[str],
+        headers: tuple[ValueMatch, ...],
+        *,
+        denies: bool | None = None,
+    ) -> None:
+        def compiled(match: PathMatch | ValueMatch) -> Predicate:
+            return match.compiled() if denies is None else _careful(match, denies=denies)
+
+        self._path = compiled(path) if path is not None else None
         self._methods = methods
-        self._headers = tuple((match.name.lower(), match, match.compiled()) for match in headers)
+        self._headers = tuple((match.name.lower(), match, compiled(match)) for match in headers)
 
     def __call__(self, method: str, path: str, headers: Headers) -> bool:
         """Return whether the request meets every criterion. `path` comes without its query."""

@@ -92,3 +92,38 @@ def test_a_header_without_a_criterion_is_an_error_that_names_it() -> None:
 def test_a_bad_regular_expression_is_an_error() -> None:
     with pytest.raises(EntryError):
         RequestTest(PathMatch("regex", "("), frozenset(), ())
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "as_it_came", "denied", "allowed"),
+    [
+        ({"Regex": ".*evil.*"}, b"an evil one", True, True, True),
+        ({"Regex": ".*evil.*"}, "é evil".encode(), True, True, True),
+        ({"Regex": ".*evil.*"}, b"\xff evil", False, True, False),
+        ({"Regex": ".*evil.*"}, b"\xff good", False, False, False),
+        ({"Regex": ".*evil.*", "Invert": True}, b"\xff evil", True, True, False),
+        ({"Regex": ".*evil.*", "Invert": True}, b"\xff good", True, True, True),
+        ({"Exact": "é"}, "é".encode(), True, True, True),
+        ({"Exact": "é"}, b"\xe9", False, True, False),
+        ({"Contains": "É", "IgnoreCase": True}, b"a\xc9b", False, True, False),
+        ({"Exact": "é", "Invert": True}, b"\xe9", True, True, False),
+        ({"Prefix": "a"}, b"a\xff", True, True, True),
+    ],
+)
+def test_a_value_that_is_no_utf_8_passes_no_deny_and_no_allow_by_that(
+    row: dict[str, object],
+    value: bytes,
+    as_it_came: bool,  # noqa: FBT001 - a table
+    denied: bool,  # noqa: FBT001
+    allowed: bool,  # noqa: FBT001
+) -> None:
+    headers = parse_values([{"Name": "h", **row}])
+    lines = Lines(h=[value.decode("latin-1")])
+    tests = [RequestTest(None, frozenset(), headers, denies=denies) for denies in (None, True, False)]
+    assert [test("GET", "/", lines) for test in tests] == [as_it_came, denied, allowed]
+
+
+def test_a_path_that_is_no_utf_8_passes_no_deny_by_that() -> None:
+    deny = RequestTest(PathMatch("regex", "/a.*"), frozenset(), (), denies=True)
+    assert deny("GET", "/a\xff", Lines())
+    assert not deny("GET", "/b\xff", Lines())
