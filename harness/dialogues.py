@@ -122,7 +122,7 @@ class Speaker:
             status, received, raw = error.code, error.headers, error.read()
         if step.keep:
             self._keep(step, json.loads(raw or b"null"))
-        return Said(status, _headers(manner, received), manner.masked(raw, self.kept))
+        return Said(status, _headers(manner, received), without_chance(step.path, manner.masked(raw, self.kept)))
 
     def _filled(self, text: str, form: Callable[[str], str] = str) -> str:
         for name, value in self.kept.items():
@@ -160,6 +160,22 @@ def _headers(manner: Manner, received: Any) -> dict[str, str]:
     if "Content-Type" in found:
         found["Content-Type"] = found["Content-Type"].partition(";")[0]
     return found
+
+
+def without_chance(path: str, answer: Any) -> Any:
+    """Return an answer of Consul without chance: tags in order; of an agent no address that it hears of later."""
+    if path.startswith("catalog/services") and isinstance(answer, dict):
+        return {name: sorted(tags) for name, tags in answer.items()}
+    return _without_virtual(answer) if path.startswith("agent/") else answer
+
+
+def _without_virtual(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_virtual(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    told = {key: _without_virtual(one) for key, one in value.items() if not key.startswith("consul-virtual")}
+    return {key: one for key, one in told.items() if key != "TaggedAddresses" or one}
 
 
 def masked(text: str) -> Any:

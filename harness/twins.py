@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from harness.dialogues import mask_text, masked
+from harness.dialogues import mask_text, masked, without_chance
 from harness.servers import ConsulServer
 
 PATIENCE_SECONDS = 30.0  # a sync of an agent that failed is tried again after 15 s
@@ -131,7 +131,8 @@ class Twins:
         wanted = act or Act("GET", path)
         deadline, pause = time.monotonic() + PATIENCE_SECONDS, 0.001
         while True:
-            real, ours = (_ordered(path, twin.ask(wanted)) for twin in self._both)
+            answers = (twin.ask(wanted) for twin in self._both)
+            real, ours = ((status, without_chance(path, body)) for status, body in answers)
             if real == ours:
                 return real[1]
             if time.monotonic() > deadline:
@@ -189,23 +190,6 @@ def _said(answer: Answer) -> Answer:
     return (status, sorted(told.split("\n"))) if isinstance(told, str) else answer
 
 
-def _ordered(path: str, answer: Answer) -> Answer:
-    """Return an answer without chance: the tags of a name in order; of an agent no address that it hears of later."""
-    if path == "catalog/services":
-        return answer[0], {name: sorted(tags) for name, tags in answer[1].items()}
-    return (answer[0], without_virtual(answer[1])) if path.startswith("agent/") else answer
-
-
-def without_virtual(value: Any) -> Any:
-    """Return an answer of an agent without the virtual addresses, which it hears of only later."""
-    if isinstance(value, list):
-        return [without_virtual(one) for one in value]
-    if not isinstance(value, dict):
-        return value
-    told = {key: without_virtual(one) for key, one in value.items() if not key.startswith("consul-virtual")}
-    return {key: one for key, one in told.items() if key != "TaggedAddresses" or one}
-
-
 def _difference(real: Answer, ours: Answer) -> str:
     """Return where two answers differ, or both when they are of another kind."""
     found = list(differences(real[1], ours[1])) if real[0] == ours[0] else []
@@ -225,4 +209,4 @@ def differences(real: Any, ours: Any, at: str = "") -> Iterable[tuple[str, Any, 
         yield at, real, ours
 
 
-__all__ = ["Act", "Twin", "Twins", "differences", "mask_text", "quiet", "without_virtual"]
+__all__ = ["Act", "Twin", "Twins", "differences", "mask_text", "quiet"]

@@ -17,7 +17,6 @@ import pytest
 from harness.dialogues import Said, Speaker, Step, hold, read_dialogues
 from harness.servers import MANAGEMENT_TOKEN, consul_server, dev_server, vault_server
 from harness.signing_requests import signing_requests
-from harness.twins import without_virtual
 from harness.vault_dialogues import VAULT
 
 FOLDER = Path(__file__).parent / "dialogues"
@@ -122,11 +121,6 @@ def meant(name: str, step: Step) -> Difference | None:
     return next((one for one in DIFFERENCES if one.file == name and re.fullmatch(one.step, text)), None)
 
 
-def steady(said: Said) -> Said:
-    """An answer without the virtual addresses, which an agent hears of up to a minute later (docs/dev-server.md)."""
-    return replace(said, body=without_virtual(said.body))
-
-
 def without(said: Said, at: str) -> tuple[Said, Any]:
     """An answer without what stands at a place, and that."""
     *outer, last = at.split(".")
@@ -140,8 +134,6 @@ def without(said: Said, at: str) -> tuple[Said, Any]:
 @pytest.mark.parametrize(("name", "step"), [(name, step) for name, steps in STEPS.items() for step in steps], ids=str)
 def test_both_say_the_same(answers: Answers, name: str, step: Step) -> None:
     real, dev = both(answers, name, step)
-    if step.path.startswith("agent/service"):
-        real, dev = steady(real), steady(dev)
     difference = meant(name, step)
     if difference is None or dev == real:
         assert dev == real, step.text
