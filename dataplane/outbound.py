@@ -105,7 +105,7 @@ class ToEndpoint:
         """Return the answer with this route's changes and the cookie by which the next request finds its way."""
         if self._cookies and (asked := downstream.under_way) is not None:
             head.lines += new_cookies(self._pools.cluster.balancer.hash_policies, asked, downstream)
-        return _changed(head, downstream, self._response_edits)
+        return _changed(head, downstream, self._response_edits) if self._response_edits else head
 
 
 def _response_edits(route: Route, leg: Leg, virtual_host: VirtualHost | None) -> tuple[Edit, ...]:

@@ -45,8 +45,8 @@ class Pools:
         """Return the pools of a cluster, made when first asked for."""
         known = self._clusters.get(id(cluster))
         if known is None:
-            outliers = self._follow(cluster).outliers
-            known = self._clusters[id(cluster)] = ClusterPools(cluster, self._of_endpoint, outliers)
+            target = self._target(cluster.target) if id(cluster) in self._named else self._follow(cluster)
+            known = self._clusters[id(cluster)] = ClusterPools(cluster, self._of_endpoint, target.outliers)
         return known
 
     def of_leg(self, leg: Leg) -> ClusterPools | Failover | None:
@@ -98,7 +98,8 @@ class Pools:
     def _follow(self, cluster: Cluster) -> _Target:
         target = self._target(cluster.target)
         target.circuit.obey(cluster.limits)
-        target.outliers.obey(cluster.passive_health, len(cluster.endpoints))
+        places = {(endpoint.address, endpoint.port) for endpoint in cluster.endpoints}  # instances may share one
+        target.outliers.obey(cluster.passive_health, len(places))
         return target
 
     def describe(self) -> list[dict[str, object]]:
@@ -140,11 +141,13 @@ class Pools:
         if named.keys() == self._named.keys():
             return
         before, self._named = self._named, named
-        for key in named.keys() - before.keys():
-            self._follow(named[key])
         gone = [before[key] for key in before.keys() - named.keys()]
         for cluster in gone:
             self._clusters.pop(id(cluster), None)
+        touched = {named[key].target for key in named.keys() - before.keys()} | {cluster.target for cluster in gone}
+        for cluster in named.values():  # several may be of one target: the last one of the table rules
+            if cluster.target in touched:
+                self._follow(cluster)
         changed = {cluster.target for cluster in gone} & {name for name, _ in self._pools}
         wanted: dict[tuple[str, str, SpiffeId], set[tuple[str, int]]] = {}
         for cluster in named.values() if changed else ():

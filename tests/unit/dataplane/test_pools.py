@@ -1,0 +1,52 @@
+"""By which cluster a target goes when several are of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from dataplane.clock import Clock
+from dataplane.live import Live
+from dataplane.metrics import Metrics
+from dataplane.pools import Pools
+from harness.clusters import QuietCluster
+from policies.limits import Limits
+from policies.outliers import DEFAULT_HEALTH
+from policies.table import Cluster
+
+
+@pytest.fixture
+def pools() -> Iterator[Pools]:
+    loop = asyncio.new_event_loop()
+    yield Pools(Live(), Clock(loop), Metrics())
+    loop.close()
+
+
+def cluster(pools: Pools, requests: int, size: int = 2) -> Cluster:
+    quiet = QuietCluster(pools._clock, size, DEFAULT_HEALTH)
+    return replace(quiet.cluster.cluster, limits=Limits(max_concurrent_requests=requests))
+
+
+def test_of_several_clusters_of_a_target_the_last_one_of_the_table_rules(pools: Pools) -> None:
+    circuit = pools._target("api").circuit
+    for first, last in ((10, 20), (20, 10)):
+        one, two = cluster(pools, first), cluster(pools, last)
+        pools.keep_only([one, two])
+        assert circuit.max_active == last
+        pools.of_cluster(two)
+        pools.of_cluster(one)
+        assert circuit.max_active == last, "whoever is asked first"
+        pools.keep_only([cluster(pools, 30), two])
+        assert circuit.max_active == last, "whichever is new"
+        pools.keep_only([one])
+        assert circuit.max_active == first, "the other one is gone"
+
+
+def test_two_instances_at_one_address_are_one_endpoint(pools: Pools) -> None:
+    twice = cluster(pools, 1)
+    one = twice.endpoints[0]
+    pools.keep_only([replace(twice, endpoints=(one, replace(one, instance_id="n/2")))])
+    assert pools._target("api").outliers.endpoints == 1
