@@ -352,8 +352,8 @@ async def _connect_plain(route: Route, timeout: float, factory: Callable[[], Ups
     except TimeoutError as error:
         message = f"{route}: no connection within {timeout:g} s"
         raise ConnectTimedOut(message) from error
-    except OSError as error:
-        message = f"{route}: {error.strerror or error}"
+    except (OSError, UnicodeError) as error:  # UnicodeError: an address that is no host name
+        message = f"{route}: {getattr(error, 'strerror', None) or error}"
         raise ConnectFailed(message) from error
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX:

@@ -183,7 +183,8 @@ class Upstream(asyncio.Protocol):
         if asker is None:
             return
         if state is State.HEAD:
-            self._pool.failed()
+            if self._pool.clock.now < self.expires:  # else a certificate has ended, which is no failure
+                self._pool.failed()
             asker.upstream_lost(self)
         elif state is State.TUNNEL:
             asker.tunnel_ended()
