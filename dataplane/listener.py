@@ -190,16 +190,15 @@ def bind(address: str, port: int) -> socket.socket:
         sock.setblocking(False)
         sock.bind((address, port))
         sock.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, OverflowError, TypeError) as error:  # the last two: a port or a name that no socket takes
         sock.close()
-        raise ConfigError(
-            (Problem(f"listener {address}:{port}", error.strerror or str(error), _advice(error)),)
-        ) from error
+        said = getattr(error, "strerror", None) or str(error)
+        raise ConfigError((Problem(f"listener {address}:{port}", said, _advice(error)),)) from error
     return sock
 
 
-def _advice(error: OSError) -> str:
-    match error.errno:
+def _advice(error: Exception) -> str:
+    match getattr(error, "errno", None):
         case errno.EADDRINUSE:
             return "another process has the port: stop it or choose another port"
         case errno.EACCES:

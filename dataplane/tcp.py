@@ -200,7 +200,7 @@ async def dial_app(relay: Relay, inbound: Inbound) -> None:
     try:
         async with asyncio.timeout(inbound.local_connect_timeout):
             await loop.create_connection(lambda: pipe, inbound.local_address, inbound.local_port)
-    except (OSError, TimeoutError) as error:
+    except (OSError, TimeoutError, ValueError) as error:  # ValueError: an address that is no host name
         log.warning("app_unreachable", app=f"{inbound.local_address}:{inbound.local_port}", error=str(error))
         relay.refuse()
         return

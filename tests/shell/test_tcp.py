@@ -109,6 +109,16 @@ async def test_an_app_that_is_not_there_closes_the_caller(authority: Authority) 
         assert await wire.rest() == b""
 
 
+async def test_an_app_at_an_address_that_is_no_host_name_closes_the_caller(authority: Authority) -> None:
+    async with pair(authority, 1, protocol="tcp") as p:
+        own = RegistrationWatch(p.api.member.proxy_id)
+        answer = p.api.member.answers[own]
+        p.api.member.hear(own, {**answer, "Proxy": {**answer["Proxy"], "LocalServiceAddress": "a..b"}})
+        p.api.follow()
+        async with await Wire.open(p.port) as wire:
+            assert await wire.rest() == b""
+
+
 async def test_a_dead_endpoint_is_passed_over(authority: Authority) -> None:
     (dead,) = free_ports(1)
     async with echo_server() as port, pair(authority, port, protocol="tcp") as p:

@@ -30,6 +30,12 @@ def test_an_address_of_another_machine_is_an_error() -> None:
         bind("192.0.2.1", 0)
 
 
+@pytest.mark.parametrize(("address", "port"), [("127.0.0.1", 70_000), ("127.0.0.1", -1), ("\u00e9" * 80 + ".x", 80)])
+def test_a_port_or_a_name_that_no_socket_takes_is_an_error(address: str, port: int) -> None:
+    with pytest.raises(ConfigError, match="^listener "):
+        bind(address, port)
+
+
 def test_ipv6_is_bound_too() -> None:
     with bind("::1", 0) as sock:
         assert sock.family is socket.AF_INET6
