@@ -75,6 +75,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
     problems: list[Problem] = []
     address, port = str(answer.get("Address") or ""), int(answer.get("Port") or 0)
     retries = parse_retry_settings(config)
+    connect_timeout = config.number("local_connect_timeout_ms", 5000)
     request_timeout = config.number("local_request_timeout_ms", 0)
     idle_timeout = config.number("local_idle_timeout_ms", 300_000)
     return Registration(
@@ -90,7 +91,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
         protocol=config.text("protocol", "tcp").lower(),
         bind_address=config.text("bind_address", address or "0.0.0.0"),  # noqa: S104 - Consul's documented default
         bind_port=int(config.number("bind_port", port)),
-        local_connect_timeout=config.number("local_connect_timeout_ms", 5000) / 1000,
+        local_connect_timeout=(connect_timeout if connect_timeout >= 1 else 5000) / 1000,
         local_request_timeout=request_timeout / 1000 if request_timeout > 0 else None,
         local_idle_timeout=idle_timeout / 1000 if idle_timeout > 0 else None,
         max_inbound_connections=max(0, int(config.number("max_inbound_connections", 0))),

@@ -48,6 +48,12 @@ def test_opaque_settings_are_read_in_both_spellings() -> None:
     assert registration.max_inbound_connections == 7
 
 
+@pytest.mark.parametrize("given", [0, -5, 0.5, "inf"])
+def test_a_connect_timeout_of_the_app_that_leaves_no_time_is_the_default(given: object) -> None:
+    registration = parse_registration(registered(Proxy={"Config": {"local_connect_timeout_ms": given}}))
+    assert registration.local_connect_timeout == 5.0
+
+
 @pytest.mark.parametrize(("given", "seconds"), [(1500, 1.5), (0, None)])
 def test_the_idle_timeout_of_the_app_can_be_set_and_switched_off(given: int, seconds: float | None) -> None:
     registration = parse_registration(registered(Proxy={"Config": {"local_idle_timeout_ms": given}}))
