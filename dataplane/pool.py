@@ -101,7 +101,8 @@ class Pool:
         circuit = self.circuit
         if circuit.pending >= circuit.max_pending:
             raise circuit.overflow("pending_requests")
-        if circuit.active >= circuit.max_active and self._room:  # it would be refused as soon as it is there
+        # It would be refused as soon as it has its connection; and of an idle one nobody would tell it.
+        if circuit.active >= circuit.max_active and (self._room or self.idle):
             raise circuit.overflow("concurrent_requests")
         circuit.pending += 1
         self.active += 1
@@ -127,9 +128,12 @@ class Pool:
 
     async def _obtain(self, timeout: float) -> Upstream:
         while not self._room:
-            connection = await self._wait()
+            connection = self.idle.pop() if self.idle else await self._wait()
             if connection is not None and connection.usable(self.clock.now):
+                connection.reused = True
                 return connection
+            if connection is not None:
+                connection.abort()
         return await self._open(timeout)
 
     async def _wait(self) -> Upstream | None:

@@ -200,6 +200,39 @@ async def test_a_limit_is_that_of_the_upstream_not_of_an_endpoint(authority: Aut
             await one.answer()
 
 
+async def test_over_max_concurrent_requests_nobody_waits_while_a_connection_is_idle(authority: Authority) -> None:
+    slow = Slow()
+    limits = {"max_connections": 2, "max_concurrent_requests": 1}
+    async with slow.app.running(), limited(authority, slow.app.port, limits) as p:
+        port = p.api.port("inbound")
+        rows = [instance("api", port, 1), instance("api", port, 2, Address="localhost")]
+        p.web.member.hear(EndpointsWatch("api"), rows)
+        p.web.follow()
+        async with await Wire.open(p.port) as one, await Wire.open(p.port) as two:
+            slow.gate.set()
+            for _ in range(2):
+                assert (await one.ask(GET)).status == 200
+            slow.gate.clear()
+            await one.send(GET)
+            await eventually(lambda: len(slow.app.requests) == 3)
+            assert (await two.ask(GET)).body == OVERFLOW, "by the connection to the other endpoint, which is idle"
+            slow.gate.set()
+            await one.answer()
+        assert settled(p.web)
+
+
+async def test_who_is_refused_at_one_endpoint_takes_the_idle_connection_to_another(authority: Authority) -> None:
+    async with App().running() as app, limited(authority, app.port, {"max_connections": 1}) as p:
+        rows = [instance("api", p.api.port("inbound"), 1), instance("api", free_ports(1)[0], 2)]
+        p.web.member.hear(EndpointsWatch("api"), rows)
+        p.web.follow()
+        async with await Wire.open(p.port) as wire:
+            for _ in range(4):
+                assert (await wire.ask(GET)).status == 200
+        assert p.web.metrics.for_upstream(TARGET).connections == 1
+        assert settled(p.web)
+
+
 async def test_tcp_connections_over_the_limit_are_closed(authority: Authority) -> None:
     async with echo_server() as app, limited(authority, app, {"max_connections": 1}, protocol="tcp") as p:
         async with await Wire.open(p.port) as one:
