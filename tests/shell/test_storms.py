@@ -219,5 +219,6 @@ async def test_each_request_has_its_end_and_its_own_answer_and_nothing_is_left(
         assert {"200", "503"} <= storm.ended.keys()
         assert web.metrics.for_upstream(TARGET).retries > 0
         assert storm.wrong == []
-        assert set(storm.tried.values()) == {1}, "a POST without a policy is sent once"
+        assert [number for number, times in storm.tried.items() if times > 1] == [], "a POST without a policy"
+        assert storm.tried, "some of them came"
         await eventually(lambda: not [found for one in (web, *apis) for found in left(one)])
