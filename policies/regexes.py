@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 Predicate = Callable[[str], bool]
 SET_SIZE = 500
-SET_MEMORY = 32 << 20  # bytes that many patterns at once may take before they are tried one by one
+PATTERN_MEMORY = 64 << 10  # bytes for each of many patterns at once, before they are tried one by one
+LEAST_MEMORY = 2 << 20  # for few; callers with strange paths fill it, and it is cleared in one go: 1 ms a MB
 
 
 def full_match(pattern: str) -> Predicate:
@@ -34,9 +35,11 @@ class FullMatches:
 
     __slots__ = ("_sets",)
 
-    def __init__(self, patterns: Sequence[str], memory: int = SET_MEMORY, together: int = SET_SIZE) -> None:
+    def __init__(self, patterns: Sequence[str], memory: int | None = None, together: int = SET_SIZE) -> None:
         parts = [tuple(patterns[first : first + together]) for first in range(0, len(patterns), together)]
-        self._sets = [(part, _set((*part, "(?s).*"), memory)) for part in parts]
+        self._sets = [
+            (part, _set((*part, "(?s).*"), memory or max(LEAST_MEMORY, len(part) * PATTERN_MEMORY))) for part in parts
+        ]
 
     def of(self, value: str) -> list[int]:
         """Return the positions of the patterns that match, in order."""
