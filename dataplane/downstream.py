@@ -18,8 +18,6 @@ import enum
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-import structlog
-
 from dataplane.attempts import IDEMPOTENT, Attempts, no_answer
 from dataplane.bodies import Body, ChunkedBody, LengthBody
 from dataplane.clock import NEVER, Clock
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from dataplane.metrics import ConnectionCounts, HttpCounts
     from dataplane.upstream import Upstream
     from policies.identity import Peer
-
-log = structlog.get_logger(__name__)
 
 IDLE_SECONDS = 300.0  # between requests
 HEAD_SECONDS = 10.0  # from a head's first byte to its last

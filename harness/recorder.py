@@ -12,6 +12,8 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from harness.wire import serving
+
 _FIRST = re.compile(rb"([A-Z-]+) (/[!-~]*) HTTP/1\.1")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*)")
 _SIZE = re.compile(rb"0|[1-9a-f][0-9a-f]*")
@@ -47,20 +49,13 @@ class Recorder:
     requests: list[Recorded] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
     port: int = 0
-    _open: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
         try:
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError):
+            with contextlib.suppress(asyncio.IncompleteReadError):
                 await self._converse(reader, writer)
         except Strange as error:
             self.strange.append(str(error))
-        finally:
-            self._open.discard(task)
-            writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -76,15 +71,8 @@ class Recorder:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Recorder]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with serving(self._serve, limit=1 << 20) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in tuple(self._open):
-                task.cancel()
-            await asyncio.gather(*self._open, return_exceptions=True)
 
 
 async def read_request(reader: asyncio.StreamReader) -> Recorded:

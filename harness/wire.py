@@ -133,6 +133,7 @@ def _pairs(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     return [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers]
 
 
+Converse = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Behaviour = Callable[["Side", Message], Awaitable[bytes | None]]
 
 
@@ -155,6 +156,34 @@ class Side:
         await self.writer.drain()
 
 
+@contextlib.asynccontextmanager
+async def serving(converse: Converse, port: int = 0, limit: int = 1 << 16) -> AsyncIterator[int]:
+    """Hold a conversation with each caller until the end of the block, which cuts them. Yield the port."""
+    held: set[asyncio.Task[Any]] = set()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        held.add(task)
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                await converse(reader, writer)
+        finally:
+            held.discard(task)
+            writer.close()
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(hold, "127.0.0.1", port, limit=limit)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tuple(held):
+            task.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
+
+
 class App:
     """A scripted app: keeps every request, answers what `behaviour` returns; None ends the connection."""
 
@@ -163,24 +192,10 @@ class App:
         self.requests: list[Message] = []
         self.connections = 0
         self.port = 0
-        self._open: set[asyncio.Task[Any]] = set()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         side = Side(self, reader, writer)
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                await self._converse(side)
-        finally:
-            self._open.discard(task)
-            writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                await writer.wait_closed()
-
-    async def _converse(self, side: Side) -> None:
         leftover = b""
         while True:
             parser = h11.Connection(h11.SERVER)
@@ -196,15 +211,8 @@ class App:
 
     @contextlib.asynccontextmanager
     async def running(self, port: int = 0) -> AsyncIterator[App]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", port)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with serving(self._converse, port) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in tuple(self._open):
-                task.cancel()
-            await asyncio.gather(*self._open, return_exceptions=True)
 
 
 def say(body: bytes, status: bytes = b"200 OK", lines: bytes = b"") -> Behaviour:
