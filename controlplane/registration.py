@@ -67,7 +67,7 @@ def gateway_definition(
     wan: tuple[str, int] | None = None,
     deregister_after: str = GATEWAY_DEREGISTER_AFTER,
 ) -> Definition:
-    """Return an ingress gateway's registration, its check already passing: it listens before it registers.
+    """Return a gateway's registration, its check already passing: it listens before it registers.
 
     `wan` is the address for other datacenters; `deregister_after` a duration of Go's.
     """

@@ -1,7 +1,7 @@
 """The gateway's YAML.
 
 gateway:
-  kind: ingress
+  kind: ingress               # or api, terminating
   service: edge               # the name in the `ingress-gateway` entry, and the source in intentions
   id: edge-1                  # of the registration; the service's name by default
   address: 192.0.2.10:8443    # registered in Consul
@@ -18,22 +18,22 @@ from policies.errors import IdentityError
 from policies.identity import parse_service_name
 from policies.snapshot import Role
 from sidecar.config import read_process
-from sidecar.settings import ProcessSettings, parse_address
+from sidecar.settings import GATEWAYS, ProcessSettings, parse_address
 from sidecar.yaml_reader import Section, read_document
 
 
 def read_gateway(path: Path, environment: Mapping[str, str]) -> ProcessSettings:
     """Return the settings in a file. Raise ConfigError with every mistake in it."""
     document = read_document(path)
-    definitions = _definitions(document.section("gateway"), document)
-    settings = read_process(document, environment, Role.INGRESS, definitions)
+    role, definitions = _definitions(document.section("gateway"), document)
+    settings = read_process(document, environment, role, definitions)
     document.done()
     document.raise_problems()
     return settings
 
 
-def _definitions(gateway: Section, document: Section) -> tuple[Definition, ...]:
-    gateway.text("kind", "ingress", choices=("ingress",))
+def _definitions(gateway: Section, document: Section) -> tuple[Role, tuple[Definition, ...]]:
+    role = GATEWAYS[gateway.text("kind", "ingress", choices=tuple(GATEWAYS)) or "ingress"]
     service = gateway.text("service", required=True)
     proxy_id = gateway.text("id", service)
     text = gateway.text("address", required=True)
@@ -43,10 +43,10 @@ def _definitions(gateway: Section, document: Section) -> tuple[Definition, ...]:
         address, port = parse_address(text or "127.0.0.1:1")
     except IdentityError as error:
         gateway.note("service", str(error))
-        return ()
+        return role, ()
     except ValueError:
         gateway.note("address", f"{text!r} is not host:port", "write 192.0.2.10:8443")
-        return ()
-    definition = gateway_definition(Role.INGRESS.value, service, proxy_id, address, port)
+        return role, ()
+    definition = gateway_definition(role.value, service, proxy_id, address, port)
     document.problems += check_definition(definition, f"{gateway.file}: gateway")
-    return (definition,)
+    return role, (definition,)

@@ -34,7 +34,7 @@ from lictor.flags import (
 from policies.errors import ConfigError, MeshError, Problem
 from policies.snapshot import Role
 from sidecar.logs import LEVELS, configure
-from sidecar.settings import DEFAULT_ADMIN, DRAIN_SECONDS, ProcessSettings, parse_address
+from sidecar.settings import DEFAULT_ADMIN, DRAIN_SECONDS, GATEWAYS, ProcessSettings, parse_address
 
 log = structlog.get_logger(__name__)
 COMMANDS = {  # word -> its module of lictor.commands
@@ -178,8 +178,8 @@ def _sidecar_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _gateway_flags(parser: argparse.ArgumentParser) -> None:
-    add(parser, "gateway", choices=("ingress",), help="the kind of gateway")
-    add(parser, "service", metavar="NAME", help="the gateway's service name; ingress-gateway")
+    add(parser, "gateway", choices=tuple(GATEWAYS), help="the kind of gateway")
+    add(parser, "service", metavar="NAME", help="the gateway's service name; that of its kind, such as ingress-gateway")
     add_switch(parser, "register", "register the gateway with this agent")
     add(parser, "address", metavar="HOST:PORT", help="the address to register")
     add(parser, "wan-address", metavar="HOST:PORT", help="the address to register for other datacenters")
@@ -244,7 +244,7 @@ def _gateway(
     if arguments.gateway is None:
         raise ConfigError((Problem("--gateway", "is missing", "write --gateway ingress"),))
     return ProcessSettings(
-        role=Role.INGRESS,
+        role=GATEWAYS[arguments.gateway],
         consul=consul_settings(environment, overrides),
         vault=None,
         definitions=_gateway_definitions(arguments),
@@ -256,12 +256,13 @@ def _gateway(
 def _gateway_definitions(arguments: argparse.Namespace) -> tuple[Definition, ...]:
     if not arguments.register:
         return ()
-    service = arguments.service or "ingress-gateway"
+    role = GATEWAYS[arguments.gateway]
+    service = arguments.service or role.value
     if not arguments.address:
         raise ConfigError((Problem("--address", "is needed to register", _ADDRESS_FIX),))
     address = _address("--address", arguments.address)
     definition = gateway_definition(
-        Role.INGRESS.value,
+        role.value,
         service,
         arguments.proxy_id or service,
         *address,

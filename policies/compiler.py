@@ -64,6 +64,7 @@ def compile_table(snapshot: Snapshot, previous: Table | None = None) -> tuple[Ta
         outbounds=outbounds,
         listeners=previous.listeners if previous is not None and previous.listeners == listeners else listeners,
         ingress=_taken_over(ingress, previous.ingress) if previous is not None else ingress,
+        edge=snapshot.edge,
     )
     return table, tuple(problems)
 

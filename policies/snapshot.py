@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from policies.chain import Chain, Target, not_understood, parse_chain
+from policies.edge import NO_EDGE, EdgeSettings
 from policies.errors import CatalogError, EntryError, MeshError, Problem
 from policies.identity import Leaf, Roots
 from policies.ingress import (
@@ -39,6 +40,8 @@ class Role(enum.Enum):
 
     SIDECAR = "connect-proxy"
     INGRESS = "ingress-gateway"
+    API = "api-gateway"
+    TERMINATING = "terminating-gateway"
 
 
 # --- what can be watched -------------------------------------------------------------------------------------------
@@ -182,6 +185,7 @@ class Snapshot:
 
     role: Role
     proxy_id: str
+    edge: EdgeSettings = NO_EDGE
     leaf: Leaf | None = None
     heard: Mapping[Watch, Answer] = field(default_factory=dict)
     problems: Mapping[Watch, tuple[Problem, ...]] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from policies.balance import Balancer, Endpoint, LoadBalancer
+from policies.edge import NO_EDGE, EdgeSettings
 from policies.identity import SpiffeId
 from policies.intentions import Action, Intentions
 from policies.limits import DEFAULT_LIMITS, Limits
@@ -137,3 +138,4 @@ class Table:
     outbounds: Mapping[str, Outbound] = field(default_factory=dict)
     listeners: tuple[UpstreamListener, ...] = ()
     ingress: tuple[IngressListener, ...] = ()
+    edge: EdgeSettings = NO_EDGE

@@ -187,13 +187,13 @@ class Process:
         if not settings.definitions:
             proxy_id = settings.proxy_id or await self._find(catalog)
             await self._check_kind(catalog, proxy_id)
-            return Snapshot(settings.role, proxy_id)
+            return Snapshot(settings.role, proxy_id, settings.edge)
         proxy = settings.definitions[-1]
         service = str((proxy.get("Proxy") or {}).get("DestinationServiceName") or proxy["Name"])
         chain = await catalog.own_chain(service)
         seeded = seed(proxy, str(chain.get("Datacenter") or ""), str(chain.get("Protocol") or ""))
         watch = RegistrationWatch(str(proxy["ID"]))
-        snapshot = apply(Snapshot(settings.role, watch.proxy_id), Heard(watch, seeded))
+        snapshot = apply(Snapshot(settings.role, watch.proxy_id, settings.edge), Heard(watch, seeded))
         return replace(snapshot, problems={})
 
     async def _find(self, catalog: Catalog) -> str:

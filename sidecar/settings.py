@@ -9,10 +9,12 @@ from typing import Any
 from controlplane.consul_settings import ConsulSettings
 from controlplane.issuer.settings import VaultSettings
 from controlplane.registration import Definition
+from policies.edge import NO_EDGE, EdgeSettings
 from policies.snapshot import Role
 
 DEFAULT_ADMIN = ("127.0.0.1", 19000)  # Envoy's under `consul connect envoy`
 DRAIN_SECONDS = 30.0
+GATEWAYS = {"ingress": Role.INGRESS, "api": Role.API, "terminating": Role.TERMINATING}  # as operators write them
 _MAX_PORT = 65535
 
 
@@ -35,6 +37,7 @@ class ProcessSettings:
     proxy_id: str = ""
     sidecar_for: str = ""
     gateway_service: str = ""
+    edge: EdgeSettings = NO_EDGE
 
 
 def parse_address(text: str) -> tuple[str, int]:
