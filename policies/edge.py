@@ -1,0 +1,17 @@
+"""What the operator of a gateway decides about its edge, and Consul's entries have no field for.
+
+It comes from the gateway's YAML, is the same for the whole life of a process, and travels with the snapshot into the
+table, so that what decides sees it by one reference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    """All of it; the defaults are what a gateway without any of these words does."""
+
+
+NO_EDGE = EdgeSettings()
