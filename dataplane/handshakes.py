@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from dataplane.peek import ready
 from dataplane.tls import PeerCheck
 from dataplane.tls_transport import TlsTransport
 from policies.errors import ConnectFailed, ConnectTimedOut, IdentityError
@@ -42,7 +43,7 @@ async def accept_tls(
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT):
-            await _ready(loop.add_reader, loop.remove_reader, sock.fileno())
+            await ready(loop.add_reader, loop.remove_reader, sock.fileno())
             _check_first_byte(sock)
             sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             await _shake_hands(loop, sock)
@@ -179,18 +180,8 @@ async def _shake_hands(loop: asyncio.AbstractEventLoop, sock: ssl.SSLSocket) -> 
         try:
             sock.do_handshake()
         except ssl.SSLWantReadError:
-            await _ready(loop.add_reader, loop.remove_reader, sock.fileno())
+            await ready(loop.add_reader, loop.remove_reader, sock.fileno())
         except ssl.SSLWantWriteError:
-            await _ready(loop.add_writer, loop.remove_writer, sock.fileno())
+            await ready(loop.add_writer, loop.remove_writer, sock.fileno())
         else:
             return
-
-
-async def _ready(add: Callable[..., None], remove: Callable[[int], Any], descriptor: int) -> None:
-    """Wait until a descriptor can be read or written."""
-    event = asyncio.Event()
-    add(descriptor, event.set)
-    try:
-        await event.wait()
-    finally:
-        remove(descriptor)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from policies.errors import ConfigError, IdentityError, Problem
+from policies.errors import ConfigError, IdentityError, PreambleError, Problem
 
 log = structlog.get_logger(__name__)
 
@@ -119,7 +119,7 @@ class Listener:
     async def _introduce(self, sock: socket.socket) -> None:
         try:
             await self._welcome(sock, self)
-        except IdentityError as error:
+        except (IdentityError, PreambleError) as error:
             sock.close()
             self._refused(error.reason)
         except (OSError, asyncio.CancelledError):

@@ -3,6 +3,7 @@
     MeshError
     ├── ConfigError           the operator's file, flag or environment; carries every problem found
     ├── IdentityError         a certificate or SPIFFE ID that proves nothing
+    ├── PreambleError         a connection that does not begin as its listener demands
     ├── FilterError           a go-bexpr filter that does not parse or does not fit its row
     ├── EntryError            a config entry or intention that cannot be understood; costs only itself
     │   └── ChainError        a discovery chain that cannot be compiled or read
@@ -66,6 +67,14 @@ class ConfigError(MeshError):
 
 class IdentityError(MeshError):
     """A peer or a SPIFFE ID proves nothing. `reason` is a short fixed word for counters, such as `two_uris`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class PreambleError(MeshError):
+    """A connection does not begin as its listener demands. `reason` is a short fixed word for counters."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
