@@ -20,6 +20,7 @@ from dataplane.live import Live
 from dataplane.outliers import Outliers
 from dataplane.tls_transport import TlsTransport
 from dataplane.upstream import EXPIRY_MARGIN, Upstream
+from policies.egress import Origination
 from policies.errors import ConnectFailed, ConnectTimedOut, LeafEnded
 from policies.identity import SpiffeId
 from policies.outliers import Failure
@@ -31,12 +32,13 @@ _ERROR = 500
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How an endpoint is dialled: `spiffe_id` None is plaintext to the local app."""
+    """How an endpoint is dialled: with a `spiffe_id` as one of the mesh, with an `origination` by TLS, else plainly."""
 
     address: str
     port: int
     sni: str = ""
     spiffe_id: SpiffeId | None = None
+    origination: Origination | None = None
 
     def __str__(self) -> str:
         """Return the address for people."""
@@ -205,6 +207,9 @@ class Pool:
 
     async def _connect(self, timeout: float) -> Upstream:
         route = self.route
+        if route.origination is not None:
+            message = "TLS towards the outside is not there yet"
+            raise ConnectFailed(message)
         if route.spiffe_id is None:
             return await _connect_plain(route, timeout, lambda: Upstream(self))
         generation = self._live.current

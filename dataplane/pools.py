@@ -14,10 +14,14 @@ from dataplane.metrics import Metrics
 from dataplane.outliers import Outliers
 from dataplane.pool import Pool, Route
 from policies.balance import Endpoint
+from policies.egress import Origination
 from policies.identity import SpiffeId
 from policies.outliers import State
 from policies.retries import RetryBudget
 from policies.table import Cluster, Leg
+
+_LOCAL_APP = "local_app"
+_How = tuple[str, SpiffeId | None, Origination | None]  # an endpoint is dialled
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +73,13 @@ class Pools:
         return all(id(cluster) in self._named for cluster in leg.clusters) or any(
             (endpoint.address, endpoint.port) == (route.address, route.port)
             for cluster in self._named.values()
-            if (cluster.sni, cluster.spiffe_id) == (route.sni, route.spiffe_id)
+            if _how(cluster) == _how(route)
             for endpoint in cluster.endpoints
         )
 
     def of_app(self, address: str, port: int) -> Pool:
         """Return the pool of the local app."""
-        return self._pool("local_app", Route(address, port))
+        return self._pool(_LOCAL_APP, Route(address, port))
 
     def _of_endpoint(self, cluster: Cluster, endpoint: Endpoint) -> Pool:
         return self._pool(cluster.target, _route(cluster, endpoint))
@@ -149,15 +153,15 @@ class Pools:
             if cluster.target in touched:
                 self._follow(cluster)
         changed = {cluster.target for cluster in gone} & {name for name, _ in self._pools}
-        wanted: dict[tuple[str, str, SpiffeId], set[tuple[str, int]]] = {}
+        wanted: dict[tuple[str, _How], set[tuple[str, int]]] = {}
         for cluster in named.values() if changed else ():
             if cluster.target in changed:
-                addresses = wanted.setdefault((cluster.target, cluster.sni, cluster.spiffe_id), set())
+                addresses = wanted.setdefault((cluster.target, _how(cluster)), set())
                 addresses.update((endpoint.address, endpoint.port) for endpoint in cluster.endpoints)
         for name, route in tuple(self._pools) if changed else ():
-            if name not in changed or route.spiffe_id is None:  # the local app
+            if name not in changed or name == _LOCAL_APP:
                 continue
-            if (route.address, route.port) not in wanted.get((name, route.sni, route.spiffe_id), ()):
+            if (route.address, route.port) not in wanted.get((name, _how(route)), ()):
                 self._pools.pop((name, route)).close()
 
     def close(self) -> None:
@@ -167,4 +171,8 @@ class Pools:
 
 
 def _route(cluster: Cluster, endpoint: Endpoint) -> Route:
-    return Route(endpoint.address, endpoint.port, cluster.sni, cluster.spiffe_id)
+    return Route(endpoint.address, endpoint.port, *_how(cluster))
+
+
+def _how(dialled: Cluster | Route) -> _How:
+    return (dialled.sni, dialled.spiffe_id, dialled.origination)

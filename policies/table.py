@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from policies.balance import Balancer, Endpoint, LoadBalancer
 from policies.edge import NO_EDGE, EdgeSettings
+from policies.egress import Origination
 from policies.identity import SpiffeId
 from policies.intentions import Action, Intentions
 from policies.limits import DEFAULT_LIMITS, Limits
@@ -21,6 +22,7 @@ from policies.routes import HeaderModifiers, RouteMatch
 class Cluster:
     """A discovery-chain target with its endpoints. `spiffe_id` is what its certificate must say, `sni` what is sent.
 
+    Outside of the mesh `spiffe_id` is None, `sni` empty, and `origination` says how TLS is spoken; None is plaintext.
     `chooser` is the built `balancer` of the endpoints, None without endpoints: a maglev table or a ring takes too long
     to be built when the first request asks for it.
     """
@@ -30,13 +32,14 @@ class Cluster:
     subset: str
     datacenter: str
     sni: str
-    spiffe_id: SpiffeId
+    spiffe_id: SpiffeId | None
     endpoints: tuple[Endpoint, ...]
     balancer: LoadBalancer
     connect_timeout: float  # seconds
     chooser: Balancer | None = field(default=None, compare=False, repr=False)
     limits: Limits = DEFAULT_LIMITS
     passive_health: PassiveHealth = DEFAULT_HEALTH
+    origination: Origination | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,37 @@ class IngressListener:
 
 
 @dataclass(frozen=True, slots=True)
+class FilterChain:
+    """A service outside, or a subset of it, as the terminating gateway stands in for it.
+
+    Callers name it by `sni`, and its own leaf (`spiffe_id`) answers them. The intentions are those of this service.
+    """
+
+    sni: str  # lower case
+    service: str
+    subset: str
+    protocol: str
+    spiffe_id: SpiffeId
+    intentions: Intentions
+    default: Action
+    cluster: Cluster
+    auto_host_rewrite: bool = True
+    request_timeout: float | None = None
+    idle_timeout: float | None = 300.0
+    normalization: PathNormalization = field(default_factory=PathNormalization)
+    sanitize_xfcc: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """The mTLS listener of a terminating gateway: filter chains by SNI (lower case)."""
+
+    bind_address: str
+    bind_port: int
+    chains: Mapping[str, FilterChain] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """Everything at once. `identity` is who we are; outbounds by upstream key."""
 
@@ -138,4 +172,5 @@ class Table:
     outbounds: Mapping[str, Outbound] = field(default_factory=dict)
     listeners: tuple[UpstreamListener, ...] = ()
     ingress: tuple[IngressListener, ...] = ()
+    egress: Egress | None = None
     edge: EdgeSettings = NO_EDGE
