@@ -42,7 +42,7 @@ def build_contexts(leaf: Leaf, roots: Roots, incoming: TlsLimits, outgoing: TlsL
         server = _context(ssl.PROTOCOL_TLS_SERVER, leaf, roots, incoming)
         client = _context(ssl.PROTOCOL_TLS_CLIENT, leaf, roots, outgoing)
         server.set_alpn_protocols(["http/1.1"])
-        _try_handshake(server, client)
+        try_handshake(server, client)
     except (ssl.SSLError, ValueError) as error:
         message = f"the leaf of {leaf.spiffe_id} (serial {leaf.serial}) cannot be used: {error}"
         raise BadLeaf(message) from error
@@ -54,22 +54,27 @@ def _context(side: int, leaf: Leaf, roots: Roots, limits: TlsLimits) -> ssl.SSLC
     context.check_hostname = False  # a SPIFFE ID is no host name: `PeerCheck` compares the URI instead
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-    with warnings.catch_warnings():  # TLS 1.0 and 1.1 are the user's own choice in the mesh entry
-        warnings.simplefilter("ignore", DeprecationWarning)
-        context.minimum_version = _VERSIONS.get(limits.minimum, ssl.TLSVersion.TLSv1_2)
-        context.maximum_version = _VERSIONS.get(limits.maximum, ssl.TLSVersion.MAXIMUM_SUPPORTED)
+    set_versions(context, limits)
     if limits.cipher_suites:
-        context.set_ciphers(":".join(_openssl_name(suite) for suite in limits.cipher_suites))
+        context.set_ciphers(":".join(openssl_name(suite) for suite in limits.cipher_suites))
     if side == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.load_verify_locations(cadata="\n".join(roots.pems))
-    with _in_memory(leaf.chain_pem.encode() + b"\n" + leaf.key_pem) as path:
+    with in_memory(leaf.chain_pem.encode() + b"\n" + leaf.key_pem) as path:
         context.load_cert_chain(path)
     return context
 
 
-def _openssl_name(suite: str) -> str:
+def set_versions(context: ssl.SSLContext, limits: TlsLimits) -> None:
+    """Let a context that is being made speak the versions of an entry, TLS 1.2 and later by default."""
+    with warnings.catch_warnings():  # TLS 1.0 and 1.1 are the user's own choice in the entry
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = _VERSIONS.get(limits.minimum, ssl.TLSVersion.TLSv1_2)
+        context.maximum_version = _VERSIONS.get(limits.maximum, ssl.TLSVersion.MAXIMUM_SUPPORTED)
+
+
+def openssl_name(suite: str) -> str:
     """Return OpenSSL's name of a TLS 1.2 suite that Consul names as IANA does."""
     words = suite.removeprefix("TLS_").replace("_WITH_", "_").split("_")
     joined = "-".join(words)
@@ -80,7 +85,8 @@ def _openssl_name(suite: str) -> str:
 
 
 @contextmanager
-def _in_memory(content: bytes) -> Iterator[str]:
+def in_memory(content: bytes) -> Iterator[str]:
+    """Give OpenSSL, which reads files, the path of an anonymous one in memory."""
     descriptor = os.memfd_create("leaf", os.MFD_CLOEXEC)
     try:
         view = memoryview(content)
@@ -91,7 +97,7 @@ def _in_memory(content: bytes) -> Iterator[str]:
         os.close(descriptor)
 
 
-def _try_handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+def try_handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
     """Let the two contexts shake hands in memory. Raise SSLError when they cannot."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dataplane.tls import build_contexts
 from policies.identity import Leaf, Roots, SpiffeId
 from policies.mesh import TlsLimits
+from policies.server_certificates import ServerCertificate, read_server_certificate
 
 TRUST_DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
 HOUR = timedelta(hours=1)
@@ -94,9 +96,21 @@ class Authority:
             ),
         )
 
+    def server(self, *names: str, mistakes: Mistakes = Mistakes(), rsa_key: bool = False) -> ServerCertificate:
+        """Return a certificate for the edge with these DNS names."""
+        key = _rsa_key() if rsa_key else ec.generate_private_key(ec.SECP256R1())
+        now = datetime.now(UTC)
+        asked = replace(mistakes, uris=(), dns=names)
+        certificate = self._sign(key, "edge", asked, (now + mistakes.starts, now + mistakes.ends))
+        chain = certificate.public_bytes(serialization.Encoding.PEM).decode()
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return read_server_certificate(chain, private, "test")
+
     def _sign(
         self,
-        key: ec.EllipticCurvePrivateKey,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
         service: str,
         mistakes: Mistakes,
         validity: tuple[datetime, datetime],
@@ -126,6 +140,11 @@ class Authority:
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
         return builder.sign(self.key, hashes.SHA256())
+
+
+@functools.cache
+def _rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)  # which takes a moment
 
 
 def client_context(authority: Authority, service: str) -> ssl.SSLContext:

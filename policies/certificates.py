@@ -18,8 +18,8 @@ _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
 _VERSION, _EXTENSIONS = 0xA0, 0xA3
 _AFTER_THE_KEY = frozenset({0x81, 0x82, _EXTENSIONS})  # unique IDs of issuer and subject, which nobody uses, come first
 _V3 = b"\x02"
-_URI = 0x86
-_NAMES = frozenset({0xA0, 0x81, 0x82, 0xA3, 0xA4, 0xA5, _URI, 0x87, 0x88})  # every kind of GeneralName
+_DNS, _URI = 0x82, 0x86
+_NAMES = frozenset({0xA0, 0x81, _DNS, 0xA3, 0xA4, 0xA5, _URI, 0x87, 0x88})  # every kind of GeneralName
 _TRUE = b"\xff"
 
 _KEY_USAGE = bytes.fromhex("551d0f")  # 2.5.29.15
@@ -40,6 +40,7 @@ class Certificate:
     uris: tuple[str, ...]
     signs: bool  # a CA, or somebody who may sign certificates or revocation lists
     for_tls: bool  # no purposes are named, or one of TLS is among them
+    dns_names: tuple[str, ...] = ()
 
 
 def read_certificate(der: bytes) -> Certificate:
@@ -54,16 +55,17 @@ def read_certificate(der: bytes) -> Certificate:
         raise ValueError("the certificate's fields are not those of X.509")
     serial, _, _, validity, _, _ = (content for _, content in fields[:6])
     extensions = _extensions(fields[6:], version)
-    times = _values(validity)
+    times, names = _values(validity), _alternative_names(extensions.get(_ALTERNATIVE_NAMES))
     if len(times) != 2:  # noqa: PLR2004 - from and until
         raise ValueError("the certificate's validity is not two times")
     return Certificate(
         serial=_integer(serial),
         not_before=_time(*times[0]),
         not_after=_time(*times[1]),
-        uris=_uris(extensions.get(_ALTERNATIVE_NAMES)),
+        uris=tuple(content.decode("ascii") for tag, content in names if tag == _URI),
         signs=_is_ca(extensions.get(_CONSTRAINTS)) or _may_sign(extensions.get(_KEY_USAGE)),
         for_tls=_for_tls(extensions.get(_PURPOSES)),
+        dns_names=tuple(content.decode("ascii") for tag, content in names if tag == _DNS),
     )
 
 
@@ -146,14 +148,14 @@ def _extensions(fields: list[tuple[int, bytes]], version: bytes) -> Mapping[byte
     return found
 
 
-def _uris(extension: bytes | None) -> tuple[str, ...]:
+def _alternative_names(extension: bytes | None) -> list[tuple[int, bytes]]:
     if extension is None:
-        return ()
+        return []
     (listed,) = _all(extension, _SEQUENCE)
     names = _values(listed)
     if any(tag not in _NAMES for tag, _ in names):
         raise ValueError("an alternative name is of no kind")
-    return tuple(content.decode("ascii") for tag, content in names if tag == _URI)
+    return names
 
 
 def _is_ca(extension: bytes | None) -> bool:

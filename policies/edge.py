@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from policies.edge_tls import NO_TLS, EdgeTls
+
 
 @dataclass(frozen=True, slots=True)
 class EdgeSettings:
     """All of it; the defaults are what a gateway without any of these words does."""
+
+    tls: EdgeTls = NO_TLS
 
 
 NO_EDGE = EdgeSettings()

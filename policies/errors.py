@@ -20,7 +20,8 @@
     │   ├── IssuerUnreachable     no connection, timeout, sealed, rate limited, 5xx
     │   ├── IssuerForbidden       credentials refused: a new login is needed             (terminal)
     │   ├── IssuerRefused         the request violates the role                          (terminal)
-    │   └── BadLeaf               an answer that is not the certificate that was asked for
+    │   ├── BadLeaf               an answer that is not the certificate that was asked for
+    │   └── BadServerCertificate  a certificate for the edge that cannot be shown to anybody
     └── UpstreamError         the other end of a proxied exchange
         ├── ConnectFailed
         │   └── LeafEnded         it was not even tried: our own leaf has ended
@@ -165,6 +166,10 @@ class IssuerRefused(IssuerError):
 
 class BadLeaf(IssuerError):
     """The issuer answered with something else than the certificate that was asked for."""
+
+
+class BadServerCertificate(IssuerError):
+    """A certificate for the edge cannot be used: unreadable, of another key, or the settings do not fit it."""
 
 
 class UpstreamError(MeshError):

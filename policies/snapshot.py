@@ -32,6 +32,7 @@ from policies.instances import Instance, parse_instances, steadied
 from policies.intentions import Action, Intentions, parse_intentions
 from policies.mesh import Mesh, parse_mesh
 from policies.proxies import Registration, parse_registration
+from policies.server_certificates import CertificateReference, CertificateUpdate, ServerCertificate
 from policies.weak import items, mapping, rows
 
 
@@ -174,7 +175,7 @@ class Understood:
     problems: tuple[Problem, ...] = ()
 
 
-Update = LeafUpdate | Heard | Understood
+Update = LeafUpdate | CertificateUpdate | Heard | Understood
 
 _A = TypeVar("_A")
 
@@ -187,6 +188,7 @@ class Snapshot:
     proxy_id: str
     edge: EdgeSettings = NO_EDGE
     leaf: Leaf | None = None
+    certificates: Mapping[CertificateReference, ServerCertificate] = field(default_factory=dict)  # of the edge
     heard: Mapping[Watch, Answer] = field(default_factory=dict)
     problems: Mapping[Watch, tuple[Problem, ...]] = field(default_factory=dict)
     upstreams: Mapping[str, ChainWatch] = field(default_factory=dict)  # by upstream key
@@ -251,10 +253,21 @@ def apply(snapshot: Snapshot, update: Update) -> Snapshot:
     match update:
         case LeafUpdate(leaf):
             return snapshot if leaf == snapshot.leaf else replace(snapshot, leaf=leaf)
+        case CertificateUpdate(reference, certificate):
+            return _with_certificate(snapshot, reference, certificate)
         case Heard(watch):
             return _take(snapshot, understand(update, snapshot.heard.get(watch)))
         case Understood():
             return _take(snapshot, update)
+
+
+def _with_certificate(
+    snapshot: Snapshot, reference: CertificateReference, certificate: ServerCertificate | None
+) -> Snapshot:
+    if snapshot.certificates.get(reference) == certificate:
+        return snapshot
+    others = {known: one for known, one in snapshot.certificates.items() if known != reference}
+    return replace(snapshot, certificates=others if certificate is None else {**others, reference: certificate})
 
 
 def understand(heard: Heard, before: Answer | None) -> Understood:

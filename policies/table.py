@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from policies.balance import Balancer, Endpoint, LoadBalancer
 from policies.edge import NO_EDGE, EdgeSettings
+from policies.edge_tls import ListenerTls
 from policies.egress import Origination
 from policies.identity import SpiffeId
 from policies.intentions import Action, Intentions
@@ -124,12 +125,13 @@ class VirtualHost:
 
 @dataclass(frozen=True, slots=True)
 class IngressListener:
-    """One listener of the `ingress-gateway` entry. For tcp there is exactly one virtual host."""
+    """One listener of the gateway's entry. For tcp there is exactly one virtual host. `tls` None is plaintext."""
 
     address: str
     port: int
     protocol: str
     virtual_hosts: tuple[VirtualHost, ...]
+    tls: ListenerTls | None = None
 
 
 @dataclass(frozen=True, slots=True)

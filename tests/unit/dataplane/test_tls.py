@@ -6,7 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from dataplane.tls import PeerCheck, _openssl_name, build_contexts
+from dataplane.tls import PeerCheck, build_contexts, openssl_name
 from harness.certificates import TRUST_DOMAIN, Authority, Mistakes, spiffe
 from policies.errors import BadLeaf, IdentityError
 from policies.mesh import TlsLimits
@@ -28,7 +28,7 @@ def der(authority: Authority, mistakes: Mistakes = Mistakes()) -> bytes:
     ],
 )
 def test_suites_are_known_to_openssl_by_another_name(iana: str, openssl: str) -> None:
-    assert _openssl_name(iana) == openssl
+    assert openssl_name(iana) == openssl
     ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers(openssl)
 
 

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from policies.edge_tls import (
+    NO_WORDS,
+    EdgeTls,
+    EntryCertificate,
+    FileCertificate,
+    Hsts,
+    ListenerTls,
+    PortWords,
+    called_for,
+)
+from policies.server_certificates import CertificateReference
+
+WEB = FileCertificate("web.pem", "web.key")
+EDGE = EdgeTls({"web": WEB}, everywhere=PortWords(strict_sni=True), ports={8080: NO_WORDS})
+INLINE = CertificateReference("inline-certificate", "c1")
+
+
+def test_what_listeners_call_for_is_known_once_with_its_origin() -> None:
+    own, lost = CertificateReference("own", "web"), CertificateReference("own", "lost")
+    listeners = [ListenerTls((own, lost)), None, ListenerTls((INLINE,), {"a.com": own})]
+    assert called_for(listeners, EDGE) == {own: WEB, INLINE: EntryCertificate("inline-certificate", "c1")}
+    assert EDGE.own_references() == (own,)
+
+
+def test_a_ports_own_words_replace_those_for_all() -> None:
+    assert EDGE.words(8443).strict_sni
+    assert EDGE.words(8080) is NO_WORDS
+
+
+def test_hsts_is_written_as_its_standard_says() -> None:
+    assert str(Hsts(300)) == "max-age=300"
+    assert str(Hsts(31536000, include_subdomains=True, preload=True)) == "max-age=31536000; includeSubDomains; preload"
