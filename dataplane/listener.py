@@ -36,13 +36,16 @@ class Connection(Protocol):
         ...
 
 
+Welcome = Callable[[socket.socket, "Listener"], Awaitable[None]]
+
+
 class Listener:
     """One bound address. Made by `open_listener`."""
 
     def __init__(
         self,
         sock: socket.socket,
-        welcome: Callable[[socket.socket, Listener], Awaitable[None]],
+        welcome: Welcome,
         *,
         max_connections: int = 0,
         refused: Callable[[str], None] | None = None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -17,10 +17,11 @@ from dataplane.downstream import Downstream
 from dataplane.exchange import Decide
 from dataplane.handshakes import accept_tls
 from dataplane.inbound import inbound_decider
-from dataplane.listener import Listener, bind
+from dataplane.listener import Listener, Welcome, bind
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
 from dataplane.outbound import ingress_decider, upstream_decider
+from dataplane.passthrough import passthrough_welcome
 from dataplane.pools import Pools
 from dataplane.revocation import Revocation
 from dataplane.tcp import Relay, dial_app, dial_upstream, judge
@@ -30,7 +31,6 @@ from policies.table import Inbound, Table
 
 log = structlog.get_logger(__name__)
 
-Welcome = Callable[[socket.socket, Listener], Awaitable[None]]
 OPENED_AT_ONCE = 8  # listeners, until others have their turn
 HTTP = "http"  # the one protocol that is understood request by request; others are relayed as tcp
 
@@ -39,7 +39,7 @@ HTTP = "http"  # the one protocol that is understood request by request; others 
 class ListenerKey:
     """What makes a listener the same listener: its purpose and its address. `name` is the upstream's key."""
 
-    purpose: str  # inbound, upstream, ingress
+    purpose: str  # inbound, upstream, ingress, passthrough
     name: str
     address: str
     port: int
@@ -64,6 +64,7 @@ def wanted_listeners(table: Table) -> tuple[ListenerKey, ...]:
         keys.append(ListenerKey("inbound", "", table.inbound.bind_address, table.inbound.bind_port))
     keys += [ListenerKey("upstream", item.upstream, item.address, item.port) for item in table.listeners]
     keys += [ListenerKey("ingress", str(item.port), item.address, item.port) for item in table.ingress]
+    keys += [ListenerKey("passthrough", str(item.port), item.address, item.port) for item in table.passthrough]
     return tuple(keys)
 
 
@@ -112,7 +113,7 @@ class Dataplane:
 
     def _listen(self, table: Table, drain_seconds: float) -> Iterator[list[ConfigError]]:
         place = (table.inbound.bind_address, table.inbound.bind_port) if table.inbound is not None else None
-        planned = (place, table.listeners, table.ingress)
+        planned = (place, table.listeners, table.ingress, table.passthrough)
         if planned == self._planned:
             return
         self._planned = None
@@ -171,6 +172,9 @@ class Dataplane:
                 welcome = self._inbound(key)
             case "ingress":
                 welcome = self._plain(key, ingress_decider(self._live, self.pools, key.port))
+            case "passthrough":
+                counts = self._metrics.for_listener(str(key))
+                welcome = passthrough_welcome(self._live, self.pools, self.clock, counts, key.port)
             case _:
                 welcome = self._plain(key, upstream_decider(self._live, self.pools, key.name))
         counts = self._metrics.for_listener(str(key))

@@ -5,15 +5,19 @@ gateway:
   service: edge               # the name in the `ingress-gateway` entry, and the source in intentions
   id: edge-1                  # of the registration; the service's name by default
   address: 192.0.2.10:8443    # registered in Consul
+passthrough: ...              # what else is at the edge: see the modules beside this one
 consul, issuer, vault, admin, drain, log: as in the sidecar's file
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from controlplane.registration import Definition, check_definition, gateway_definition
+from gateway.passthrough import read_passthrough
+from policies.edge import EdgeSettings
 from policies.errors import IdentityError
 from policies.identity import parse_service_name
 from policies.snapshot import Role
@@ -27,9 +31,12 @@ def read_gateway(path: Path, environment: Mapping[str, str]) -> ProcessSettings:
     document = read_document(path)
     role, definitions = _definitions(document.section("gateway"), document)
     settings = read_process(document, environment, role, definitions)
+    edge = EdgeSettings(
+        passthrough=read_passthrough(document, role),
+    )
     document.done()
     document.raise_problems()
-    return settings
+    return replace(settings, edge=edge)
 
 
 def _definitions(gateway: Section, document: Section) -> tuple[Role, tuple[Definition, ...]]:

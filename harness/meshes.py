@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.certificates import TRUST_DOMAIN, Authority, Mistakes
 from policies.compiler import compile_table
+from policies.edge import NO_EDGE, EdgeSettings
 from policies.snapshot import (
     ChainWatch,
     DefaultActionWatch,
@@ -134,11 +135,12 @@ class Member:
     role: Role = Role.SIDECAR
     answers: dict[Watch, Any] = field(default_factory=dict)
     mistakes: Mistakes = Mistakes()
+    edge: EdgeSettings = NO_EDGE
     snapshot: Snapshot = field(init=False)
 
     def __post_init__(self) -> None:
         """Start from nothing heard."""
-        self.snapshot = Snapshot(self.role, self.proxy_id)
+        self.snapshot = Snapshot(self.role, self.proxy_id, self.edge)
 
     @property
     def proxy_id(self) -> str:
@@ -198,9 +200,15 @@ def sidecar(
     return member.hear(DefaultActionWatch(service), default_allow)
 
 
-def ingress(service: str, authority: Authority, listeners: list[Json], rows: Iterable[Json] = ()) -> Member:
+def ingress(
+    service: str,
+    authority: Authority,
+    listeners: list[Json],
+    rows: Iterable[Json] = (),
+    edge: EdgeSettings = NO_EDGE,
+) -> Member:
     """Return an ingress gateway that has heard its entry."""
-    member = Member(service, authority, Role.INGRESS)
+    member = Member(service, authority, Role.INGRESS, edge=edge)
     registration = {
         "Kind": "ingress-gateway",
         "ID": service,

@@ -247,7 +247,7 @@ def raw_and_close(answer: bytes) -> Behaviour:
 
 
 @contextlib.asynccontextmanager
-async def echo_server() -> AsyncIterator[int]:
+async def echo_server(context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Run a tcp app that sends back what it gets and ends when the peer ends. Yields its port."""
     tasks: set[asyncio.Task[Any]] = set()
 
@@ -265,7 +265,7 @@ async def echo_server() -> AsyncIterator[int]:
             tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=context)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

@@ -21,6 +21,7 @@ from policies.instances import Instance, healthy_endpoints
 from policies.limits import DEFAULT_LIMITS, Limits
 from policies.modifiers import LEFT_OUT, complaints
 from policies.outliers import DEFAULT_HEALTH, PassiveHealth
+from policies.passthrough import PassthroughListener, passthrough_listeners
 from policies.proxies import Registration
 from policies.retries import RetrySettings
 from policies.routes import HeaderModifiers
@@ -65,6 +66,7 @@ def compile_table(snapshot: Snapshot, previous: Table | None = None) -> tuple[Ta
         listeners=previous.listeners if previous is not None and previous.listeners == listeners else listeners,
         ingress=_taken_over(ingress, previous.ingress) if previous is not None else ingress,
         edge=snapshot.edge,
+        passthrough=_passthrough(snapshot, registration, ingress, outbounds, problems),
     )
     return table, tuple(problems)
 
@@ -366,6 +368,28 @@ def _ingress(
         problems.extend(Problem(where, text, LEFT_OUT) for text in complaints(levels))
         if hosts or listener.protocol in HTTP_PROTOCOLS:
             listeners.append(IngressListener(registration.bind_address, listener.port, listener.protocol, tuple(hosts)))
+    return tuple(listeners)
+
+
+def _passthrough(
+    snapshot: Snapshot,
+    registration: Registration,
+    ingress: tuple[IngressListener, ...],
+    outbounds: Mapping[str, Outbound],
+    problems: list[Problem],
+) -> tuple[PassthroughListener, ...]:
+    listeners = []
+    for listener in passthrough_listeners(snapshot.edge.passthrough, registration.bind_address):
+        where = f"passthrough port {listener.port}"
+        if any(listener.port == one.port for one in ingress):
+            problems.append(Problem(where, "a listener of Consul's entry has this port", "it stays closed"))
+            continue
+        for rule in listener.rules:
+            outbound = outbounds.get(rule.service)
+            if outbound is not None and outbound.protocol in HTTP_PROTOCOLS:
+                message = f"{rule.service} speaks {outbound.protocol}, and TLS can be passed on to tcp alone"
+                problems.append(Problem(where, message, "its connections are refused"))
+        listeners.append(listener)
     return tuple(listeners)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policies.edge_tls import NO_TLS, EdgeTls
+from policies.passthrough import PassthroughRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class EdgeSettings:
     """All of it; the defaults are what a gateway without any of these words does."""
 
     tls: EdgeTls = NO_TLS
+    passthrough: tuple[PassthroughRule, ...] = ()
 
 
 NO_EDGE = EdgeSettings()

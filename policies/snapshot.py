@@ -456,10 +456,11 @@ def _chain_watches(snapshot: Snapshot) -> dict[str, ChainWatch]:
 
 
 def _exposed_names(snapshot: Snapshot) -> set[str]:
+    passed_on = {rule.service for rule in snapshot.edge.passthrough}
     if snapshot.ingress is None:
-        return set()
+        return passed_on
     rows = snapshot.gateway_services or ()
-    return {service.name for listener in snapshot.ingress.listeners for service in exposed(listener, rows)}
+    return passed_on | {service.name for listener in snapshot.ingress.listeners for service in exposed(listener, rows)}
 
 
 def endpoint_watch(target: Target, local_datacenter: str) -> EndpointsWatch:

@@ -13,6 +13,7 @@ from policies.identity import SpiffeId
 from policies.intentions import Action, Intentions
 from policies.limits import DEFAULT_LIMITS, Limits
 from policies.outliers import DEFAULT_HEALTH, PassiveHealth
+from policies.passthrough import PassthroughListener
 from policies.paths import PathNormalization
 from policies.retries import RetryPolicy
 from policies.route_index import RouteIndex
@@ -176,3 +177,4 @@ class Table:
     ingress: tuple[IngressListener, ...] = ()
     egress: Egress | None = None
     edge: EdgeSettings = NO_EDGE
+    passthrough: tuple[PassthroughListener, ...] = ()

@@ -25,6 +25,7 @@ ELSEWHERE = {
     "dataplane/outbound.py": "shell/test_balancing.py",
     "dataplane/revocation.py": "shell/test_live.py",
     "dataplane/tcp.py": "shell/test_tcp.py",
+    "dataplane/passthrough.py": "shell/test_passthrough.py",
     "dataplane/peek.py": "unit/dataplane/test_client_hello.py",
     "dataplane/tls_transport.py": "shell/test_tls.py",
     "controlplane/catalog.py": "conformance/test_catalog.py",
