@@ -51,13 +51,17 @@ from policies.errors import (
 from policies.snapshot import (
     ChainWatch,
     DefaultActionWatch,
+    DefaultsWatch,
     EndpointsWatch,
     GatewayServicesWatch,
     IngressWatch,
     IntentionsWatch,
     MeshWatch,
+    OutsideWatch,
     RegistrationWatch,
+    ResolverWatch,
     RootsWatch,
+    TerminatingWatch,
     Watch,
 )
 
@@ -67,6 +71,7 @@ MAX_WATCHES = 64  # blocking queries of upstreams at once; the agent allows 200 
 MAX_FIRST_READS = 16  # of upstreams, which do not block: thousands at once would be refused
 _LARGE_BODY = 32 * 1024  # decoded beside the loop from here on
 _MADE_UP_SOURCE = "lictor-default-action-probe"
+_OfUpstreams = ChainWatch | EndpointsWatch | OutsideWatch | ResolverWatch | DefaultsWatch
 _REASONS_OF_THE_DEFAULT = ("Default ", "ACLs disabled")  # else an intention: "Matched L4 intention: ..."
 
 
@@ -282,7 +287,7 @@ class Catalog:
     async def read(self, watch: Watch, cursor: str, wait: float) -> Answer:
         """Return a watch's answer: at once without a cursor, else when it changed or after `wait` seconds."""
         match watch:
-            case ChainWatch() | EndpointsWatch():
+            case ChainWatch() | EndpointsWatch() | OutsideWatch() | ResolverWatch() | DefaultsWatch():
                 async with self._blocking if cursor else self._first_reads:
                     return await self._upstream(watch, cursor, wait)
             case RootsWatch():
@@ -301,16 +306,28 @@ class Catalog:
                 return await self._entry("mesh", "mesh", cursor, wait)
             case IngressWatch(name):
                 return await self._entry("ingress-gateway", name, cursor, wait)
+            case TerminatingWatch(name):
+                return await self._entry("terminating-gateway", name, cursor, wait)
             case GatewayServicesWatch(name):
                 where = f"catalog/gateway-services/{name}"
                 response = await self._fetch(path("catalog/gateway-services", Segment(name)), cursor, wait, {})
                 return _answer_later(response, where, 1, lambda data: checked_rows(where, data, "Service", Mapping))
 
-    async def _upstream(self, watch: ChainWatch | EndpointsWatch, cursor: str, wait: float) -> Answer:
-        if isinstance(watch, ChainWatch):
-            return await self._chain(watch, cursor, wait)
-        query = {"dc": watch.datacenter} if watch.datacenter else {}
-        return await self._instances(path("health/connect", Segment(watch.service)), cursor, wait, query)
+    async def _upstream(self, watch: _OfUpstreams, cursor: str, wait: float) -> Answer:
+        match watch:
+            case ChainWatch():
+                return await self._chain(watch, cursor, wait)
+            case EndpointsWatch(service, datacenter):
+                query = {"dc": datacenter} if datacenter else {}
+                return await self._instances(path("health/connect", Segment(service)), cursor, wait, query)
+            case OutsideWatch(service):
+                return await self._instances(path("health/service", Segment(service)), cursor, wait, {})
+            case ResolverWatch(service):
+                return await self._entry("service-resolver", service, cursor, wait)
+            case DefaultsWatch(""):
+                return await self._entry("proxy-defaults", "global", cursor, wait)
+            case DefaultsWatch(service):
+                return await self._entry("service-defaults", service, cursor, wait)
 
     async def leaf(self, service: str, cursor: str, wait: float) -> Answer:
         """Return the agent's leaf of a service, key included (`GET /v1/agent/connect/ca/leaf/:service`)."""

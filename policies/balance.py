@@ -31,6 +31,13 @@ class Endpoint:
     weight: int = 1
 
 
+def reused(now: tuple[Endpoint, ...], before: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    """Return the endpoints of now with those that have not changed as the very objects of before; see `instances`."""
+    known = {endpoint: endpoint for endpoint in before}
+    same = tuple(known.get(endpoint, endpoint) for endpoint in now)
+    return before if same == before else same
+
+
 @dataclass(frozen=True, slots=True)
 class HashPolicy:
     """One source of the hash of ring_hash and maglev."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from policies.balance import HASHING, Balancer, Endpoint, LoadBalancer, build
+from policies.balance import HASHING, Balancer, Endpoint, LoadBalancer, build, reused
 from policies.chain import HTTP_PROTOCOLS, Chain, ChainRoute, Resolver, Router, Splitter
 from policies.errors import EntryError, FilterError, Problem
+from policies.filter_chains import compile_egress
 from policies.identity import Roots, SpiffeId
 from policies.ingress import EntryListener, ExposedService, exposed
 from policies.instances import Instance, healthy_endpoints
@@ -65,6 +66,7 @@ def compile_table(snapshot: Snapshot, previous: Table | None = None) -> tuple[Ta
         outbounds=outbounds,
         listeners=previous.listeners if previous is not None and previous.listeners == listeners else listeners,
         ingress=_taken_over(ingress, previous.ingress) if previous is not None else ingress,
+        egress=compile_egress(snapshot, previous.egress if previous is not None else None, problems),
         edge=snapshot.edge,
         passthrough=_passthrough(snapshot, registration, ingress, outbounds, problems),
     )
@@ -306,7 +308,7 @@ class _Compilation:
             only_passing=target.only_passing,
             local_datacenter=sources.datacenter,
         )
-        endpoints = _reused(found, before.endpoints if before is not None else ())
+        endpoints = reused(found, before.endpoints if before is not None else ())
         same = before is not None and endpoints is before.endpoints
         cluster = Cluster(
             target=target.id,
@@ -324,13 +326,6 @@ class _Compilation:
         )
         self.known[key] = before if before is not None and before == cluster else cluster
         return self.known[key]
-
-
-def _reused(now: tuple[Endpoint, ...], before: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
-    """Return the endpoints of now with those that have not changed as the very objects of before; see `instances`."""
-    known = {endpoint: endpoint for endpoint in before}
-    same = tuple(known.get(endpoint, endpoint) for endpoint in now)
-    return before if same == before else same
 
 
 def _chooser(endpoints: tuple[Endpoint, ...], balancer: LoadBalancer) -> Balancer | None:

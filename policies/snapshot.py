@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 
 from policies.chain import Chain, Target, not_understood, parse_chain
 from policies.edge import NO_EDGE, EdgeSettings
+from policies.egress import LinkedService, TerminatingEntry, linked, parse_terminating
 from policies.errors import CatalogError, EntryError, MeshError, Problem
 from policies.identity import Leaf, Roots
 from policies.ingress import (
@@ -31,6 +32,7 @@ from policies.ingress import (
 from policies.instances import Instance, parse_instances, steadied
 from policies.intentions import Action, Intentions, parse_intentions
 from policies.mesh import Mesh, parse_mesh
+from policies.outside import Defaults, OutsideResolver, parse_proxy_defaults, parse_resolver, parse_service_defaults
 from policies.proxies import Registration, parse_registration
 from policies.server_certificates import CertificateReference, CertificateUpdate, ServerCertificate
 from policies.weak import items, mapping, rows
@@ -112,16 +114,45 @@ class GatewayServicesWatch:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class TerminatingWatch:
+    """`GET /v1/config/terminating-gateway/:name`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideWatch:
+    """`GET /v1/health/service/:service`, unfiltered: the instances of a service outside the mesh."""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResolverWatch:
+    """`GET /v1/config/service-resolver/:service`, of a service outside; 404 is normal."""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultsWatch:
+    """`GET /v1/config/service-defaults/:service`, of a service outside; "" is proxy-defaults. 404 is normal."""
+
+    service: str
+
+
+EntryWatch = MeshWatch | IngressWatch | TerminatingWatch | ResolverWatch | DefaultsWatch
 Watch = (
     RootsWatch
     | RegistrationWatch
     | IntentionsWatch
     | DefaultActionWatch
-    | MeshWatch
     | ChainWatch
     | EndpointsWatch
-    | IngressWatch
     | GatewayServicesWatch
+    | OutsideWatch
+    | EntryWatch
 )
 
 
@@ -130,18 +161,20 @@ Watch = (
 
 @dataclass(frozen=True, slots=True)
 class LeafUpdate:
-    """The issuer gave the next leaf."""
+    """The issuer gave the next leaf: our own, or that of a linked service."""
 
     leaf: Leaf
+    linked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
     """A watch answered. `answer` is the decoded JSON as Consul sent it (None for a 404 that is normal).
 
-    For RegistrationWatch the service object, ChainWatch the `Chain` object, EndpointsWatch the rows (read once),
-    IntentionsWatch the list of rows of the service, RootsWatch the object, MeshWatch and IngressWatch the entry or
-    None, GatewayServicesWatch the list, DefaultActionWatch whether it allows, or None when that could not be found out.
+    For RegistrationWatch the service object, ChainWatch the `Chain` object, EndpointsWatch and OutsideWatch the rows
+    (read once), IntentionsWatch the list of rows of the service, RootsWatch the object, the watches of entries the
+    entry or None, GatewayServicesWatch the list, DefaultActionWatch whether it allows, or None when that could not be
+    found out.
     `shaken`: the agent has just come back and its checks have not run yet, so that an instance which became critical
     keeps the health that it had.
     """
@@ -163,6 +196,9 @@ Answer = (
     | tuple[Instance, ...]
     | IngressEntry
     | tuple[GatewayService, ...]
+    | TerminatingEntry
+    | OutsideResolver
+    | Defaults
 )
 
 
@@ -192,6 +228,8 @@ class Snapshot:
     heard: Mapping[Watch, Answer] = field(default_factory=dict)
     problems: Mapping[Watch, tuple[Problem, ...]] = field(default_factory=dict)
     upstreams: Mapping[str, ChainWatch] = field(default_factory=dict)  # by upstream key
+    links: Mapping[str, LinkedService] = field(default_factory=dict)  # of a terminating gateway, by name
+    leaves: Mapping[str, Leaf] = field(default_factory=dict)  # of linked services, by name
     asked: Mapping[Watch, int] = field(default_factory=dict)  # beside the three that every proxy asks; how many times
 
     @property
@@ -235,11 +273,30 @@ class Snapshot:
             return None
         return self._get(GatewayServicesWatch(registration.service), tuple)
 
+    @property
+    def terminating(self) -> TerminatingEntry | None:
+        """The `terminating-gateway` entry of our service."""
+        registration = self.registration
+        return self._get(TerminatingWatch(registration.service), TerminatingEntry) if registration else None
+
+    def intentions_of(self, service: str) -> Intentions | None:
+        """Return the intentions whose destination is a linked service."""
+        return self._get(IntentionsWatch(service), Intentions)
+
+    def resolver(self, service: str) -> OutsideResolver | None:
+        """Return the resolver of a linked service."""
+        return self._get(ResolverWatch(service), OutsideResolver)
+
+    def protocol(self, service: str) -> str | None:
+        """Return the protocol of a linked service."""
+        own, common = self._get(DefaultsWatch(service), Defaults), self._get(DefaultsWatch(""), Defaults)
+        return (own.protocol or common.protocol or "tcp") if own is not None and common is not None else None
+
     def chain(self, watch: ChainWatch) -> Chain | None:
         """Return the compiled chain that this watch heard."""
         return self._get(watch, Chain)
 
-    def instances(self, watch: EndpointsWatch) -> tuple[Instance, ...] | None:
+    def instances(self, watch: EndpointsWatch | OutsideWatch) -> tuple[Instance, ...] | None:
         """Return the instances that this watch heard."""
         return self._get(watch, tuple)
 
@@ -251,8 +308,12 @@ class Snapshot:
 def apply(snapshot: Snapshot, update: Update) -> Snapshot:
     """Return the snapshot after the update; the very same object when nothing that matters changed."""
     match update:
-        case LeafUpdate(leaf):
+        case LeafUpdate(leaf, ""):
             return snapshot if leaf == snapshot.leaf else replace(snapshot, leaf=leaf)
+        case LeafUpdate(leaf, service):
+            if service not in snapshot.links or leaf == snapshot.leaves.get(service):
+                return snapshot
+            return replace(snapshot, leaves={**snapshot.leaves, service: leaf})
         case CertificateUpdate(reference, certificate):
             return _with_certificate(snapshot, reference, certificate)
         case Heard(watch):
@@ -283,7 +344,7 @@ def understand(heard: Heard, before: Answer | None) -> Understood:
     answer: Answer
     problems: tuple[Problem, ...]
     try:
-        if isinstance(watch, EndpointsWatch):
+        if isinstance(watch, EndpointsWatch | OutsideWatch):
             known = cast("tuple[Instance, ...]", before or ())
             instances = parse_instances(rows(raw), known)
             answer, problems = steadied(instances, known) if heard.shaken else instances, ()
@@ -308,8 +369,8 @@ def _take(snapshot: Snapshot, understood: Understood) -> Snapshot:
         match watch:
             case ChainWatch():
                 snapshot = _with_targets(snapshot, _targets(before, snapshot), _targets(answer, snapshot))
-            case RegistrationWatch() | IngressWatch() | GatewayServicesWatch():
-                snapshot = _with_upstreams(snapshot)
+            case RegistrationWatch() | IngressWatch() | GatewayServicesWatch() | TerminatingWatch():
+                snapshot = _with_upstreams(_with_links(snapshot))
     return _with_problems(snapshot, watch, understood.problems)
 
 
@@ -346,12 +407,22 @@ def _with_targets(snapshot: Snapshot, before: frozenset[EndpointsWatch], now: fr
 def _with_upstreams(snapshot: Snapshot) -> Snapshot:
     """Go by the registration and by what a gateway exposes: here everything is looked at."""
     upstreams = _chain_watches(snapshot)
-    asked: dict[Watch, int] = dict.fromkeys((*_of_role(snapshot), *upstreams.values()), 1)
+    asked: dict[Watch, int] = dict.fromkeys((*_of_role(snapshot), *upstreams.values(), *_of_links(snapshot)), 1)
     for chain_watch in upstreams.values():
         for watch in _targets(snapshot.heard.get(chain_watch), snapshot):
             asked[watch] = asked.get(watch, 0) + 1
     gone = set(snapshot.heard).union(snapshot.problems).difference(asked, _of_everybody(snapshot))
     return _forgetting(replace(snapshot, upstreams=upstreams, asked=asked), gone)
+
+
+def _with_links(snapshot: Snapshot) -> Snapshot:
+    """Go by what a terminating gateway is linked to."""
+    entry, rows = snapshot.terminating, snapshot.gateway_services
+    if entry is None or rows is None:
+        return snapshot
+    links = {link.name: link for link in linked(entry, rows)}
+    leaves = {name: leaf for name, leaf in snapshot.leaves.items() if name in links}
+    return replace(snapshot, links=links, leaves=leaves)
 
 
 def _forgetting(snapshot: Snapshot, gone: AbstractSet[Watch]) -> Snapshot:
@@ -370,10 +441,9 @@ _ParsedWatch = (
     | RegistrationWatch
     | IntentionsWatch
     | DefaultActionWatch
-    | MeshWatch
     | ChainWatch
-    | IngressWatch
     | GatewayServicesWatch
+    | EntryWatch
 )
 
 
@@ -389,15 +459,27 @@ def _parse(watch: _ParsedWatch, raw: Any, before: Answer | None) -> tuple[Answer
             return parse_intentions([mapping(row) for row in items(raw)], known)
         case DefaultActionWatch():
             return _parse_default(watch, raw)
-        case MeshWatch():
-            return parse_mesh(raw), ()
         case ChainWatch():
             chain = parse_chain(mapping(raw))
             return chain, not_understood(chain)
-        case IngressWatch():
-            return parse_ingress(raw), ()
         case GatewayServicesWatch():
             return parse_gateway_services(items(raw)), ()
+        case _:
+            return _parse_entry(watch, raw), ()
+
+
+def _parse_entry(watch: EntryWatch, raw: Any) -> Answer:
+    match watch:
+        case MeshWatch():
+            return parse_mesh(raw)
+        case IngressWatch():
+            return parse_ingress(raw)
+        case TerminatingWatch():
+            return parse_terminating(raw)
+        case ResolverWatch():
+            return parse_resolver(raw)
+        case DefaultsWatch(service):
+            return parse_service_defaults(raw) if service else parse_proxy_defaults(raw)
 
 
 def _parse_default(watch: Watch, allows: object) -> tuple[Action, tuple[Problem, ...]]:
@@ -440,6 +522,19 @@ def _of_role(snapshot: Snapshot) -> Iterator[Watch]:
         case Role.INGRESS:
             yield IngressWatch(registration.service)
             yield GatewayServicesWatch(registration.service)
+        case Role.TERMINATING:
+            yield DefaultActionWatch(registration.service)
+            yield TerminatingWatch(registration.service)
+            yield GatewayServicesWatch(registration.service)
+            yield DefaultsWatch("")
+
+
+def _of_links(snapshot: Snapshot) -> Iterator[Watch]:
+    for service in snapshot.links:
+        yield IntentionsWatch(service)
+        yield OutsideWatch(service)
+        yield ResolverWatch(service)
+        yield DefaultsWatch(service)
 
 
 def _chain_watches(snapshot: Snapshot) -> dict[str, ChainWatch]:
@@ -477,10 +572,12 @@ def missing(snapshot: Snapshot) -> tuple[str, ...]:
 
 
 def waiting(snapshot: Snapshot) -> tuple[Watch, ...]:
-    """Return the watches of upstreams that have not answered: those upstreams are not served yet, all else is."""
-    silent = set(snapshot.asked).difference(snapshot.heard)
-    upstream = (watch for watch in silent if isinstance(watch, ChainWatch | EndpointsWatch))
-    return tuple(sorted(upstream, key=name_of))
+    """Return the watches of upstreams that have not answered: those upstreams are not served yet, all else is.
+
+    So it is with what a terminating gateway is linked to.
+    """
+    silent = set(snapshot.asked).difference(snapshot.heard, _of_role(snapshot))
+    return tuple(sorted(silent, key=name_of))
 
 
 def name_of(watch: Watch) -> str:
@@ -494,13 +591,27 @@ def name_of(watch: Watch) -> str:
             return f"intentions of {service}"
         case DefaultActionWatch(service):
             return f"default action for {service}"
-        case MeshWatch():
-            return "mesh entry"
         case ChainWatch(upstream):
             return f"discovery chain of {upstream}"
         case EndpointsWatch(service, datacenter):
             return f"instances of {service}{' in ' + datacenter if datacenter else ''}"
-        case IngressWatch(name):
-            return f"ingress-gateway entry {name}"
         case GatewayServicesWatch(name):
             return f"services of gateway {name}"
+        case OutsideWatch(service):
+            return f"instances of {service} outside"
+        case _:
+            return _name_of_entry(watch)
+
+
+def _name_of_entry(watch: EntryWatch) -> str:
+    match watch:
+        case MeshWatch():
+            return "mesh entry"
+        case IngressWatch(name):
+            return f"ingress-gateway entry {name}"
+        case TerminatingWatch(name):
+            return f"terminating-gateway entry {name}"
+        case ResolverWatch(service):
+            return f"service-resolver entry {service}"
+        case DefaultsWatch(service):
+            return f"service-defaults entry {service}" if service else "proxy-defaults entry"

@@ -140,6 +140,7 @@ class FilterChain:
     """A service outside, or a subset of it, as the terminating gateway stands in for it.
 
     Callers name it by `sni`, and its own leaf (`spiffe_id`) answers them. The intentions are those of this service.
+    `made_from` is what it was compiled from.
     """
 
     sni: str  # lower case
@@ -155,6 +156,7 @@ class FilterChain:
     idle_timeout: float | None = 300.0
     normalization: PathNormalization = field(default_factory=PathNormalization)
     sanitize_xfcc: bool = False
+    made_from: object = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,73 @@
+"""What Consul's entries say of a service outside the mesh that a gateway needs: subsets, balancing, timeouts, protocol.
+
+A terminating gateway reads the entries and not the discovery chain: routers and splitters run at the caller, and the
+caller asks for a subset by its SNI. The protocol falls back to proxy-defaults as that of an inbound listener does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from policies.balance import LoadBalancer
+from policies.chain import parse_load_balancer
+from policies.durations import parse_duration
+from policies.filters import Filter, parse_filter
+from policies.weak import Opaque, mapping
+
+DEFAULT_CONNECT_TIMEOUT = 5.0  # seconds
+ROUND_ROBIN = LoadBalancer()
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """A named subset of a service's instances. `filter` None takes all."""
+
+    name: str
+    filter: Filter | None = None
+    only_passing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideResolver:
+    """A `service-resolver` as a gateway follows it. Timeouts in seconds, 0 = not set."""
+
+    subsets: tuple[Subset, ...] = ()
+    balancer: LoadBalancer = ROUND_ROBIN
+    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
+    request_timeout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """The part of `service-defaults` or `proxy-defaults` that counts here; "" where it does not say."""
+
+    protocol: str = ""
+
+
+def parse_resolver(entry: Mapping[str, Any] | None) -> OutsideResolver:
+    """Return what the entry says; None (404) is all defaults. Raise FilterError or EntryError."""
+    body = mapping(entry)
+    name = f"service-resolver {body.get('Name')}"
+    return OutsideResolver(
+        subsets=tuple(_subset(str(name), mapping(row)) for name, row in sorted(mapping(body.get("Subsets")).items())),
+        balancer=parse_load_balancer(mapping(body.get("LoadBalancer"))),
+        connect_timeout=parse_duration(body.get("ConnectTimeout"), f"{name} ConnectTimeout") or DEFAULT_CONNECT_TIMEOUT,
+        request_timeout=parse_duration(body.get("RequestTimeout"), f"{name} RequestTimeout"),
+    )
+
+
+def _subset(name: str, row: Mapping[str, Any]) -> Subset:
+    expression = str(row.get("Filter") or "")
+    return Subset(name, parse_filter(expression) if expression else None, bool(row.get("OnlyPassing")))
+
+
+def parse_service_defaults(entry: Mapping[str, Any] | None) -> Defaults:
+    """Return what the entry says; None (404) is nothing."""
+    return Defaults(str(mapping(entry).get("Protocol") or "").lower())
+
+
+def parse_proxy_defaults(entry: Mapping[str, Any] | None) -> Defaults:
+    """Return what the entry says; None (404) is nothing."""
+    return Defaults(Opaque(mapping(entry).get("Config")).text("protocol").lower())
