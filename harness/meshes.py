@@ -15,6 +15,7 @@ from policies.edge import NO_EDGE, EdgeSettings
 from policies.snapshot import (
     ChainWatch,
     DefaultActionWatch,
+    DefaultsWatch,
     EndpointsWatch,
     GatewayServicesWatch,
     Heard,
@@ -22,10 +23,13 @@ from policies.snapshot import (
     IntentionsWatch,
     LeafUpdate,
     MeshWatch,
+    OutsideWatch,
     RegistrationWatch,
+    ResolverWatch,
     Role,
     RootsWatch,
     Snapshot,
+    TerminatingWatch,
     Watch,
     apply,
 )
@@ -158,6 +162,11 @@ class Member:
         self.snapshot = apply(self.snapshot, LeafUpdate(self.authority.leaf(self.service, mistakes)))
         return self
 
+    def renew_linked(self, service: str, mistakes: Mistakes = Mistakes()) -> Member:
+        """Let the issuer give the next leaf of a linked service."""
+        self.snapshot = apply(self.snapshot, LeafUpdate(self.authority.leaf(service, mistakes), service))
+        return self
+
     def table(self) -> Table:
         """Return the compiled table; problems fail."""
         table, problems = compile_table(self.snapshot)
@@ -221,6 +230,50 @@ def ingress(
     _common(member, registration)
     member.hear(IngressWatch(service), {"Kind": "ingress-gateway", "Name": service, "Listeners": listeners})
     return member.hear(GatewayServicesWatch(service), list(rows))
+
+
+def terminating(service: str, authority: Authority, links: list[Json], rows: Iterable[Json] = ()) -> Member:
+    """Return a terminating gateway that has heard its entry; see `link` for what is behind."""
+    member = Member(service, authority, Role.TERMINATING)
+    registration = {
+        "Kind": "terminating-gateway",
+        "ID": service,
+        "Service": service,
+        "Datacenter": "dc1",
+        "Address": "127.0.0.1",
+        "Port": 0,
+        "Proxy": {},
+    }
+    _common(member, registration)
+    member.hear(DefaultActionWatch(service), False)
+    member.hear(DefaultsWatch(""), None)
+    member.hear(TerminatingWatch(service), {"Kind": "terminating-gateway", "Name": service, "Services": links})
+    return member.hear(GatewayServicesWatch(service), list(rows))
+
+
+def link(
+    member: Member,
+    service: str,
+    ports: Iterable[int] = (),
+    *,
+    protocol: str = "http",
+    intentions: Iterable[Json] = (),
+    resolver: Json | None = None,
+    leaf: bool = True,
+) -> Member:
+    """Let a terminating gateway hear everything about a linked service."""
+    member.hear(IntentionsWatch(service), list(intentions))
+    member.hear(DefaultsWatch(service), {"Protocol": protocol} if protocol else None)
+    member.hear(ResolverWatch(service), resolver)
+    member.hear(OutsideWatch(service), [outside(service, port, number) for number, port in enumerate(ports, 1)])
+    return member.renew_linked(service) if leaf else member
+
+
+def outside(service: str, port: int, number: int = 1, status: str = "passing", **service_fields: Any) -> Json:
+    """Return a row of a health query of a service outside the mesh."""
+    row = instance(service, port, number, status, **service_fields)
+    row["Service"] |= {"Kind": "", "ID": f"{service}-{number}", "Service": service, "Proxy": {}, **service_fields}
+    return row
 
 
 def _common(member: Member, registration: Json) -> None:

@@ -1,8 +1,8 @@
 """From what a terminating gateway has heard to its filter chains: `compile_egress`.
 
 Each linked service is compiled by itself, from its `_Sources` and nothing else. It has a chain for all its instances
-and one for every subset. A subset whose filter does not fit its rows keeps the instances that it had, under the
-intentions in force, and becomes a problem; a service of which not everything is known yet stays closed.
+and one for every subset. A subset whose filter cannot be asked keeps the instances that it had, under the intentions in
+force, and becomes a problem; a service of which not everything is known yet stays closed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from policies.balance import build, reused
 from policies.egress import LinkedService, complaints
-from policies.errors import FilterError, Problem
+from policies.errors import Problem
 from policies.identity import SpiffeId
 from policies.instances import Instance, healthy_endpoints
 from policies.intentions import Action, Intentions
@@ -79,14 +79,14 @@ def _chains(sources: _Sources, before: Mapping[str, FilterChain], problems: list
     made_from: object = sources
     for subset in (_EVERYTHING, *sources.resolver.subsets):
         old = before.get(_sni(sources, subset))
-        try:
+        if not subset.broken:
             clusters.append((subset, _cluster(sources, subset, old.cluster if old is not None else None)))
-        except FilterError as error:
-            where = f"linked service {sources.link.name} subset {subset.name}"
-            problems.append(Problem(where, str(error), "it keeps the instances that it had"))
-            made_from = None  # to be tried, and told, again
-            if old is not None:
-                clusters.append((subset, old.cluster))
+            continue
+        where = f"service-resolver {sources.link.name} subset {subset.name}"
+        problems.append(Problem(where, subset.broken, "it keeps the instances that it had"))
+        made_from = None  # to be told again
+        if old is not None:
+            clusters.append((subset, old.cluster))
     chains = (_chain(sources, subset, cluster, made_from) for subset, cluster in clusters)
     return [_kept(before.get(chain.sni), chain) for chain in chains]
 

@@ -13,6 +13,7 @@ from typing import Any
 from policies.balance import LoadBalancer
 from policies.chain import parse_load_balancer
 from policies.durations import parse_duration
+from policies.errors import FilterError
 from policies.filters import Filter, parse_filter
 from policies.weak import Opaque, mapping
 
@@ -22,11 +23,12 @@ ROUND_ROBIN = LoadBalancer()
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """A named subset of a service's instances. `filter` None takes all."""
+    """A named subset of a service's instances. `filter` None takes all; `broken` is what is wrong with it."""
 
     name: str
     filter: Filter | None = None
     only_passing: bool = False
+    broken: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Defaults:
 
 
 def parse_resolver(entry: Mapping[str, Any] | None) -> OutsideResolver:
-    """Return what the entry says; None (404) is all defaults. Raise FilterError or EntryError."""
+    """Return what the entry says; None (404) is all defaults. Raise EntryError."""
     body = mapping(entry)
     name = f"service-resolver {body.get('Name')}"
     return OutsideResolver(
@@ -60,7 +62,10 @@ def parse_resolver(entry: Mapping[str, Any] | None) -> OutsideResolver:
 
 def _subset(name: str, row: Mapping[str, Any]) -> Subset:
     expression = str(row.get("Filter") or "")
-    return Subset(name, parse_filter(expression) if expression else None, bool(row.get("OnlyPassing")))
+    try:  # Consul checks no more than the syntax
+        return Subset(name, parse_filter(expression) if expression else None, bool(row.get("OnlyPassing")))
+    except FilterError as error:
+        return Subset(name, broken=str(error))
 
 
 def parse_service_defaults(entry: Mapping[str, Any] | None) -> Defaults:

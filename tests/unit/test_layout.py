@@ -14,6 +14,7 @@ PACKAGES = ("policies", "dataplane", "controlplane", "sidecar", "gateway", "lict
 # Judged through real sockets or real servers instead of by a file of their own.
 ELSEWHERE = {
     "policies/table.py": "policies/test_compiler.py",
+    "policies/watches.py": "policies/test_snapshot.py",
     "dataplane/downstream.py": "shell/test_http.py",
     "dataplane/upstream.py": "shell/test_http.py",
     "dataplane/pool.py": "shell/test_circuit.py",
