@@ -55,7 +55,10 @@ class State(enum.Enum):
 
 
 class Downstream(asyncio.Protocol):
-    """The connection. `peer` is None on a plaintext listener; `memo` is the decider's to keep things in."""
+    """The connection. `peer` is None outside the mesh, `tls` says whether the caller speaks it.
+
+    `memo` is the decider's to keep things in.
+    """
 
     __slots__ = (
         "_advancing",
@@ -85,6 +88,7 @@ class Downstream(asyncio.Protocol):
         "memo",
         "peer",
         "peer_certificate",
+        "tls",
         "transport",
     )
 
@@ -122,6 +126,7 @@ class Downstream(asyncio.Protocol):
         self.memo: object = None
         self.peer: Peer | None = None
         self.peer_certificate = b""
+        self.tls = False
         self.transport: asyncio.Transport
 
     # --- the transport's calls ---
@@ -132,7 +137,8 @@ class Downstream(asyncio.Protocol):
         peername = transport.get_extra_info("peername")
         self.client_address = str(peername[0]) if peername else ""
         self.peer = transport.get_extra_info("peer")
-        if self.peer is not None:
+        self.tls = bool(transport.get_extra_info("tls"))
+        if self.tls:
             self.peer_certificate = transport.get_extra_info("certificate") or b""
         self._connections.accepted += 1
         self._clock.add(self)

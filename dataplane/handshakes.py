@@ -40,21 +40,53 @@ async def accept_tls(
     `handshake_timeout`, and of the handshake `no_certificate`, `foreign_ca`, `refused_by_peer` (an alert: the peer
     does not like our leaf), `protocol_version`, `handshake` (anything else).
     """
+    shaken = await _shaken(sock, context)
+    return _made(shaken, lambda: check(shaken.getpeercert(True)), protocol_factory)
+
+
+async def accept_outside_tls(
+    sock: socket.socket,
+    context: ssl.SSLContext,
+    protocol_factory: Callable[[TlsTransport], asyncio.Protocol],
+) -> TlsTransport:
+    """Return the transport of a caller from outside the mesh: the context alone says what it must prove.
+
+    The socket is closed on any error. Raise IdentityError as `accept_tls` for the handshake.
+    """
+    return _made(await _shaken(sock, context), lambda: None, protocol_factory)
+
+
+async def _shaken(sock: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """Return an accepted socket after its handshake. It is closed on any error."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT):
             await ready(loop.add_reader, loop.remove_reader, sock.fileno())
             _check_first_byte(sock)
-            sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            await _shake_hands(loop, sock)
-        peer = check(sock.getpeercert(True))
-        return TlsTransport(loop, sock, peer, protocol_factory)
+            sock = shaken = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            await _shake_hands(loop, shaken)
+            return shaken
     except TimeoutError as error:
         sock.close()
         raise IdentityError("handshake_timeout", "the handshake took too long") from error
     except OSError as error:
         sock.close()
         raise IdentityError(reason_of(error), f"the handshake failed: {error}") from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _made(
+    sock: ssl.SSLSocket,
+    check: Callable[[], Peer | None],
+    protocol_factory: Callable[[TlsTransport], asyncio.Protocol],
+) -> TlsTransport:
+    try:
+        return TlsTransport(asyncio.get_running_loop(), sock, check(), protocol_factory)
+    except OSError as error:
+        sock.close()
+        raise IdentityError(reason_of(error), f"the connection broke: {error}") from error
     except BaseException:
         sock.close()
         raise

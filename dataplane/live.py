@@ -6,15 +6,17 @@ keeps something made from a generation (a decision, a pool) compares by identity
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import structlog
 
+from dataplane.server_tls import ServerContexts, contexts_of_listeners
 from dataplane.tls import Contexts, PeerCheck, build_contexts
-from policies.errors import BadLeaf
+from policies.errors import BadLeaf, Problem
 from policies.identity import Leaf, Roots
 from policies.mesh import Mesh
+from policies.server_certificates import NO_MATERIAL, EdgeMaterial
 from policies.table import Table
 
 log = structlog.get_logger(__name__)
@@ -22,7 +24,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Generation:
-    """All that the data path reads. `number` grows by one a swap."""
+    """All that the data path reads. `number` grows by one a swap.
+
+    `outside` are the contexts of a gateway's TLS listeners by port, as far as their certificates are known; `problems`
+    say why one is missing.
+    """
 
     number: int
     table: Table
@@ -31,6 +37,9 @@ class Generation:
     mesh: Mesh
     contexts: Contexts
     check_peer: PeerCheck
+    material: EdgeMaterial = NO_MATERIAL
+    outside: Mapping[int, ServerContexts] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
 
     @property
     def leaf_ends(self) -> float:
@@ -45,7 +54,9 @@ class Live:
         self.current: Generation | None = None
         self._subscribers: list[Callable[[Generation], None]] = []
 
-    def follow(self, table: Table, leaf: Leaf, roots: Roots, mesh: Mesh) -> Generation | None:
+    def follow(
+        self, table: Table, leaf: Leaf, roots: Roots, mesh: Mesh, material: EdgeMaterial = NO_MATERIAL
+    ) -> Generation | None:
         """Put in force what has changed; None when nothing has.
 
         Who may call does not wait for a leaf that fits roots and TLS versions: a table is put in force with the leaf,
@@ -55,19 +66,23 @@ class Live:
         old = self.current
         if old is not None and table == old.table:
             table = old.table  # by identity: what was prepared for it stays good
-            if (leaf, roots, mesh) == (old.leaf, old.roots, old.mesh):
+            if (leaf, roots, mesh, material) == (old.leaf, old.roots, old.mesh, old.material):
                 return None
         try:
-            return self.swap(table, leaf, roots, mesh)
+            return self.swap(table, leaf, roots, mesh, material)
         except BadLeaf as error:
             log.error("leaf_unusable", error=str(error))
         if old is None:
             return None
         if roots.trust_domain != old.roots.trust_domain:
             table = replace(old.table, inbound=table.inbound)
-        return self.swap(table, old.leaf, old.roots, old.mesh) if table != old.table else None
+        if (table, material) == (old.table, old.material):
+            return None
+        return self.swap(table, old.leaf, old.roots, old.mesh, material)
 
-    def swap(self, table: Table, leaf: Leaf, roots: Roots, mesh: Mesh) -> Generation:
+    def swap(
+        self, table: Table, leaf: Leaf, roots: Roots, mesh: Mesh, material: EdgeMaterial = NO_MATERIAL
+    ) -> Generation:
         """Put a new generation in force. Raise BadLeaf and leave the old one when leaf and roots do not fit."""
         old = self.current
         if old is not None and (old.leaf, old.roots, old.mesh) == (leaf, roots, mesh):
@@ -75,8 +90,9 @@ class Live:
         else:
             contexts = build_contexts(leaf, roots, mesh.incoming, mesh.outgoing)
             check = PeerCheck(roots.trust_domain)
+        outside, problems = contexts_of_listeners(table.ingress, material, old.outside if old is not None else {})
         number = old.number + 1 if old is not None else 1
-        generation = Generation(number, table, leaf, roots, mesh, contexts, check)
+        generation = Generation(number, table, leaf, roots, mesh, contexts, check, material, outside, problems)
         self.current = generation
         for subscriber in tuple(self._subscribers):
             subscriber(generation)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+import ssl
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 import structlog
 
+from dataplane.client_hello import peek_client_hello
 from dataplane.clock import NEVER, Clock
 from dataplane.downstream import Downstream
 from dataplane.exchange import Decide
-from dataplane.handshakes import accept_tls
+from dataplane.handshakes import HANDSHAKE_TIMEOUT, accept_outside_tls, accept_tls
 from dataplane.inbound import inbound_decider
 from dataplane.listener import Listener, Welcome, bind
 from dataplane.live import Generation, Live
@@ -27,7 +29,7 @@ from dataplane.revocation import Revocation
 from dataplane.tcp import Relay, dial_app, dial_upstream, judge
 from dataplane.tls_transport import TlsTransport
 from policies.errors import ConfigError, IdentityError
-from policies.table import Inbound, Table
+from policies.table import Inbound, IngressListener, Table
 
 log = structlog.get_logger(__name__)
 
@@ -57,20 +59,24 @@ class Plan:
     close: tuple[ListenerKey, ...]
 
 
-def wanted_listeners(table: Table) -> tuple[ListenerKey, ...]:
-    """Return the listeners that a table calls for."""
+def wanted_listeners(table: Table, with_tls: Container[int] = ()) -> tuple[ListenerKey, ...]:
+    """Return the listeners that a table calls for. `with_tls` are the ports whose certificates are there."""
     keys = []
     if table.inbound is not None:
         keys.append(ListenerKey("inbound", "", table.inbound.bind_address, table.inbound.bind_port))
     keys += [ListenerKey("upstream", item.upstream, item.address, item.port) for item in table.listeners]
-    keys += [ListenerKey("ingress", str(item.port), item.address, item.port) for item in table.ingress]
+    keys += [_ingress_key(item) for item in table.ingress if item.tls is None or item.port in with_tls]
     keys += [ListenerKey("passthrough", str(item.port), item.address, item.port) for item in table.passthrough]
     return tuple(keys)
 
 
-def plan(have: frozenset[ListenerKey], table: Table) -> Plan:
+def _ingress_key(listener: IngressListener) -> ListenerKey:
+    return ListenerKey("ingress", str(listener.port), listener.address, listener.port)
+
+
+def plan(have: frozenset[ListenerKey], table: Table, with_tls: Container[int] = ()) -> Plan:
     """Return what to open and what to close so that exactly the table's listeners are there."""
-    want = wanted_listeners(table)
+    want = wanted_listeners(table, with_tls)
     return Plan(tuple(key for key in want if key not in have), tuple(sorted(have - set(want), key=str)))
 
 
@@ -89,6 +95,7 @@ class Dataplane:
         self._closing: set[asyncio.Task[bool]] = set()
         self.draining = False
         self._planned: tuple[object, ...] | None = None  # what the listeners are open for
+        self._speaks: dict[ListenerKey, bool] = {}  # TLS, of listeners for callers from outside
 
     def follow(self, generation: Generation, drain_seconds: float) -> list[ConfigError]:
         """Open and close listeners for a generation that has just been put in force. Return what could not be bound."""
@@ -101,7 +108,7 @@ class Dataplane:
             cluster for outbound in generation.table.outbounds.values() for cluster in outbound.clusters
         )
         yield []
-        yield from self._listen(generation.table, drain_seconds)
+        yield from self._listen(generation, drain_seconds)
         self._revoke(generation.table.inbound)  # a listener that was opened now begins with these rules
 
     def _revoke(self, inbound: Inbound | None) -> None:
@@ -111,14 +118,16 @@ class Dataplane:
             listener.max_connections = inbound.max_connections
             revocation.follow(inbound)
 
-    def _listen(self, table: Table, drain_seconds: float) -> Iterator[list[ConfigError]]:
+    def _listen(self, generation: Generation, drain_seconds: float) -> Iterator[list[ConfigError]]:
+        table, with_tls = generation.table, frozenset(generation.outside)
         place = (table.inbound.bind_address, table.inbound.bind_port) if table.inbound is not None else None
-        planned = (place, table.listeners, table.ingress, table.passthrough)
+        planned = (place, table.listeners, table.ingress, table.passthrough, with_tls)
         if planned == self._planned:
             return
         self._planned = None
         failures: list[ConfigError] = []
-        changes = plan(frozenset(self.listeners), table)
+        self._finish_as_they_began(table)
+        changes = plan(frozenset(self.listeners), table, with_tls)
         for key in changes.close:
             log.info("listener_closed", listener=str(key), port=key.port)
             closing = self._loop.create_task(self._drained(self.listeners.pop(key), drain_seconds))
@@ -137,6 +146,15 @@ class Dataplane:
                 yield []
         self._planned = None if failures else planned  # what could not be bound is tried again
         yield failures
+
+    def _finish_as_they_began(self, table: Table) -> None:
+        """Where a listener begins or ends to speak TLS, let what it has open be the last of its kind."""
+        speaks = {_ingress_key(listener): listener.tls is not None for listener in table.ingress}
+        for key in speaks.keys() & self._speaks.keys() & self.listeners.keys():
+            if speaks[key] != self._speaks[key]:
+                for connection in tuple(self.listeners[key].connections):
+                    connection.drain()
+        self._speaks = speaks
 
     async def drain(self, seconds: float) -> bool:
         """Stop accepting and let everything finish within `seconds`. Return whether nothing had to be cut."""
@@ -225,23 +243,39 @@ class Dataplane:
         http, connections = self._metrics.for_http(str(key)), self._metrics.for_listener(str(key))
 
         async def welcome(sock: socket.socket, listener: Listener) -> None:
-            generation = self._live.current
-            upstream, protocol = _behind(generation.table, key) if generation is not None else ("", "")
-            if protocol == HTTP:
-                await self._loop.connect_accepted_socket(
-                    lambda: Downstream(listener, decide, self.clock, (http, connections)), sock
-                )
-                return
-            relay = Relay(listener, connections, self.clock, None, NEVER)
-            await self._loop.connect_accepted_socket(lambda: relay.downstream, sock)
-            relay.start()
-            relay.dial(dial_upstream(relay, self._live, self.pools, upstream))
+            relays: list[tuple[Relay, str]] = []
+
+            def protocol(_: object = None) -> asyncio.Protocol:
+                generation = self._live.current
+                upstream, spoken = _behind(generation.table, key) if generation is not None else ("", "")
+                if spoken == HTTP:
+                    return Downstream(listener, decide, self.clock, (http, connections))
+                relay = Relay(listener, connections, self.clock, None, NEVER)
+                relays.append((relay, upstream))
+                return relay.downstream
+
+            if self._speaks.get(key):
+                await accept_outside_tls(sock, await self._context(sock, key.port), protocol)
+            else:
+                await self._loop.connect_accepted_socket(protocol, sock)
+            for relay, upstream in relays:
+                relay.start()
+                relay.dial(dial_upstream(relay, self._live, self.pools, upstream))
 
         return welcome
 
+    async def _context(self, sock: socket.socket, port: int) -> ssl.SSLContext:
+        """Return the context in force for the name that a caller from outside asks for."""
+        hello = await peek_client_hello(sock, HANDSHAKE_TIMEOUT)
+        generation = self._live.current
+        contexts = generation.outside.get(port) if generation is not None else None
+        if contexts is None:
+            raise IdentityError("closed", "there is no certificate for this listener any more")
+        return contexts.choose(hello.sni, self.clock.wall)
+
 
 def _behind(table: Table, key: ListenerKey) -> tuple[str, str]:
-    """Return (upstream, protocol) of what stands behind a plaintext listener."""
+    """Return (upstream, protocol) of what stands behind a listener for callers without an identity."""
     if key.purpose == "upstream":
         outbound = table.outbounds.get(key.name)
         return key.name, outbound.protocol if outbound is not None else ""

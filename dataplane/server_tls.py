@@ -7,14 +7,22 @@ generation; connections go on with the one that they began with. Built again is 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from dataplane.tls import in_memory, openssl_name, set_versions, try_handshake
 from policies.edge_tls import ListenerTls
-from policies.errors import BadServerCertificate, IdentityError
+from policies.errors import BadServerCertificate, IdentityError, Problem
 from policies.mesh import TlsLimits
-from policies.server_certificates import CertificateReference, ServerCertificate, by_name, canonical_name, find
+from policies.server_certificates import (
+    CertificateReference,
+    EdgeMaterial,
+    ServerCertificate,
+    by_name,
+    canonical_name,
+    find,
+)
+from policies.table import IngressListener
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; TLS 1.3 has good ones only
 _OLD = frozenset({"TLSv1_0", "TLSv1_1"})  # the operator's own word; they know neither AEAD nor SHA-256
@@ -31,15 +39,16 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServerContexts:
-    """The contexts of one listener, by name of certificate and by host of a service. `default` answers other names.
+    """The contexts of one listener, by name of certificate and by host of a service.
 
-    `made_from` are settings and certificates: what is made of the same need not be made again.
+    `default` answers other names; it is None where only hosts of services speak TLS. `made_from` are settings,
+    certificates and the text of the client CA: what is made of the same need not be made again.
     """
 
     made_from: tuple[ListenerTls, Mapping[CertificateReference, ServerCertificate], str]
     named: Mapping[str, Shown]
     pinned: Mapping[str, Shown]
-    default: Shown
+    default: Shown | None
 
     def choose(self, name: str, now: float) -> ssl.SSLContext:
         """Return the context for an SNI ("" is none). `now` in seconds since the epoch.
@@ -49,7 +58,7 @@ class ServerContexts:
         """
         shown = find(canonical_name(name), self.named, self.pinned) if name else None
         if shown is None:
-            if self.made_from[0].strict_sni:
+            if self.default is None or self.made_from[0].strict_sni:
                 raise IdentityError("unknown_name", "the caller asks for a name that no certificate here is for")
             shown = self.default
         if all(one.not_after.timestamp() <= now for one in shown.certificates):
@@ -59,7 +68,7 @@ class ServerContexts:
     def all(self) -> tuple[Shown, ...]:
         """Return everything that may be shown, each once."""
         every = (self.default, *self.named.values(), *self.pinned.values())
-        return tuple({id(shown): shown for shown in every}.values())
+        return tuple({id(shown): shown for shown in every if shown is not None}.values())
 
 
 def build_server_contexts(
@@ -75,7 +84,7 @@ def build_server_contexts(
     """
     have = {reference: known[reference] for reference in tls.references() if reference in known}
     in_order = [have[reference] for reference in tls.certificates if reference in have]
-    if not in_order:
+    if not have or (tls.certificates and not in_order):
         return None
     if before is not None and before.made_from == (tls, have, client_ca):
         return before
@@ -86,12 +95,13 @@ def build_server_contexts(
             made[certificates] = Shown(certificates, _context(certificates, tls, client_ca))
         return made[certificates]
 
-    groups, first = by_name(in_order), in_order[0]
+    groups = by_name(in_order)
+    default = groups.get(in_order[0].names[0] if in_order[0].names else "", in_order[:1]) if in_order else ()
     return ServerContexts(
         made_from=(tls, have, client_ca),
         named={name: shown(group) for name, group in groups.items()},
         pinned={host: shown((have[reference],)) for host, reference in tls.pinned.items() if reference in have},
-        default=shown(groups[first.names[0]] if first.names else (first,)),
+        default=shown(tuple(default)) if default else None,
     )
 
 
@@ -143,3 +153,41 @@ def _ciphers(limits: TlsLimits) -> str:
     if limits.cipher_suites:
         return ":".join(openssl_name(suite) for suite in limits.cipher_suites)
     return _OLD_CIPHERS if limits.minimum in _OLD else CIPHERS
+
+
+def contexts_of_listeners(
+    listeners: Iterable[IngressListener], material: EdgeMaterial, before: Mapping[int, ServerContexts]
+) -> tuple[dict[int, ServerContexts], tuple[Problem, ...]]:
+    """Return the contexts of TLS listeners by port, and what is wrong.
+
+    A listener whose certificates are not known yet, or who signs its callers', has none and stays closed. One that
+    cannot be built any more keeps those of before, as long as these ask no less of callers.
+    """
+    found: dict[int, ServerContexts] = {}
+    problems = []
+    for listener in listeners:
+        tls, old = listener.tls, before.get(listener.port)
+        if tls is None:
+            continue
+        made, error = None, ""
+        if not tls.client_ca_file or tls.client_ca_file in material.client_cas:
+            try:
+                client_ca = material.client_cas.get(tls.client_ca_file, "")
+                made = build_server_contexts(tls, material.certificates, client_ca, old)
+            except BadServerCertificate as failure:
+                error = str(failure)
+        if made is None and old is not None and _asks_the_same(old.made_from[0], tls):
+            made = old
+        if made is not None:
+            found[listener.port] = made
+        if error:
+            effect = "what was shown before stays" if made is not None else "it stays closed"
+            problems.append(Problem(f"listener {listener.port}", error, effect))
+    return found, tuple(problems)
+
+
+def _asks_the_same(one: ListenerTls, other: ListenerTls) -> bool:
+    return (one.client_ca_file, one.require_client_certificate) == (
+        other.client_ca_file,
+        other.require_client_certificate,
+    )

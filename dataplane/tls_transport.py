@@ -26,7 +26,7 @@ _GONE = asyncio.Protocol()  # does nothing: takes the protocol's place once it h
 
 
 class TlsTransport(asyncio.Transport):
-    """The transport of a connection whose peer is known. Made by `accept_tls` and `connect_tls` only."""
+    """The transport of a connection after its handshake. Made by `handshakes`; `peer` is of the mesh only."""
 
     __slots__ = (
         "_closing",
@@ -39,6 +39,7 @@ class TlsTransport(asyncio.Transport):
         "_low_water",
         "_patience",
         "_paused",
+        "_peer",
         "_pending",
         "_pending_size",
         "_protocol",
@@ -47,21 +48,20 @@ class TlsTransport(asyncio.Transport):
         "_socket",
         "_write_wants_read",
         "_writing_paused",
-        "peer",
     )
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         sock: ssl.SSLSocket,
-        peer: Peer,
+        peer: Peer | None,
         protocol_factory: Callable[[TlsTransport], asyncio.Protocol],
     ) -> None:
         super().__init__()
         self._loop = loop
         self._socket = sock
         self._fd = sock.fileno()
-        self.peer = peer
+        self._peer = peer
         self._pending: list[bytes] = []  # not given to OpenSSL yet
         self._pending_size = 0  # bytes in `_pending` and `_repeat`
         self._repeat = b""  # what OpenSSL began to write and must be given again
@@ -79,6 +79,12 @@ class TlsTransport(asyncio.Transport):
         self._protocol.connection_made(self)
         if not self._paused and not self._closing:
             self._begin_reading()
+
+    @property
+    def peer(self) -> Peer:
+        """Return who a peer of the mesh is."""
+        assert self._peer is not None  # noqa: S101 - nobody asks who a caller from outside is
+        return self._peer
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return who is told."""
@@ -316,11 +322,18 @@ class TlsTransport(asyncio.Transport):
         protocol.connection_lost(error)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return `peer` (Peer), `peername`, `sockname`, `socket`, `alpn`, `certificate` (the peer's, DER)."""
+        """Return `peer` (Peer or None), `peername`, `sockname`, `socket`, `alpn`, `certificate` (the peer's, DER).
+
+        Or `tls`, True, and `peercert`: what `SSLSocket.getpeercert` says.
+        """
         try:
             match name:
                 case "peer":
-                    return self.peer
+                    return self._peer
+                case "tls":
+                    return True
+                case "peercert":
+                    return self._socket.getpeercert()
                 case "socket":
                     return self._socket
                 case "peername":

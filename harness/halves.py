@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from dataplane.live import Live
 from dataplane.metrics import Metrics
 from dataplane.serve import Dataplane
 from harness.certificates import Authority
-from harness.meshes import Json, Member, sidecar, upstream
+from harness.meshes import Json, Member, ingress, intention, sidecar, upstream
+from harness.meshes import chain as chain_of
 from lictor.up.ports import free_ports
 from policies.compiler import compile_table
+from policies.edge import NO_EDGE, EdgeSettings
+from policies.snapshot import Update
 
 
 @dataclass(slots=True)
@@ -32,7 +35,7 @@ class Half:
         assert snapshot.leaf is not None
         assert snapshot.roots is not None
         assert snapshot.mesh is not None
-        generation = self.live.swap(table, snapshot.leaf, snapshot.roots, snapshot.mesh)
+        generation = self.live.swap(table, snapshot.leaf, snapshot.roots, snapshot.mesh, snapshot.material)
         failures = self.dataplane.follow(generation, drain_seconds)
         assert not failures, failures
 
@@ -69,6 +72,30 @@ async def half(member: Member) -> AsyncIterator[Half]:
         await running.dataplane.drain(0.05)
 
 
+@contextlib.asynccontextmanager
+async def edge(
+    authority: Authority,
+    listeners: list[Json],
+    apps: Mapping[str, int],
+    protocol: str = "http",
+    settings: EdgeSettings = NO_EDGE,
+    updates: Iterable[Update] = (),
+) -> AsyncIterator[Half]:
+    """Run a gateway in front of sidecars of these services, each with its app's port."""
+    async with contextlib.AsyncExitStack() as stack:
+        member = ingress("edge", authority, listeners)
+        member.snapshot = replace(member.snapshot, edge=settings)
+        for update in updates:
+            member.take(update)
+        for service, port in apps.items():
+            rows = [intention("edge", service, "allow")]
+            side = await stack.enter_async_context(
+                half(sidecar(service, authority, local_port=port, protocol=protocol, intentions=rows))
+            )
+            upstream(member, service, [side.port("inbound")], chain_of(service, protocol))
+        yield await stack.enter_async_context(half(member))
+
+
 @dataclass(slots=True)
 class Pair:
     """A caller's sidecar (`web`) and the sidecar that it calls (`api`), in front of an app."""
@@ -102,9 +129,7 @@ async def pair(
         web = sidecar("web", authority, upstreams={"api": port})
         answer = chain
         if answer is None and protocol != "http":
-            from harness.meshes import chain as plain_chain  # noqa: PLC0415 - the name is taken here
-
-            answer = plain_chain("api", protocol)
+            answer = chain_of("api", protocol)
         upstream(web, "api", [called.port("inbound")], answer)
         async with half(web) as caller:
             yield Pair(caller, called)

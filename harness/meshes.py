@@ -30,6 +30,7 @@ from policies.snapshot import (
     RootsWatch,
     Snapshot,
     TerminatingWatch,
+    Update,
     Watch,
     apply,
 )
@@ -155,6 +156,11 @@ class Member:
         """Let one watch answer."""
         self.answers[watch] = answer
         self.snapshot = apply(self.snapshot, Heard(watch, answer))
+        return self
+
+    def take(self, update: Update) -> Member:
+        """Take what comes from elsewhere than a watch."""
+        self.snapshot = apply(self.snapshot, update)
         return self
 
     def renew(self, mistakes: Mistakes = Mistakes()) -> Member:

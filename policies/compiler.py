@@ -18,6 +18,7 @@ from policies.errors import EntryError, FilterError, Problem
 from policies.filter_chains import compile_egress
 from policies.identity import Roots, SpiffeId
 from policies.ingress import EntryListener, ExposedService, exposed
+from policies.ingress_tls import ingress_tls
 from policies.instances import Instance, healthy_endpoints
 from policies.limits import DEFAULT_LIMITS, Limits
 from policies.modifiers import LEFT_OUT, complaints
@@ -351,9 +352,12 @@ def _ingress(
     listeners = []
     for listener in entry.listeners:
         where = f"ingress-gateway {entry.name} listener {listener.port}"
-        if listener.tls:
-            problems.append(Problem(where, "TLS on a listener is not supported yet", "it stays closed"))
-            continue
+        tls = None
+        if listener.tls is not None:
+            tls, wrong = ingress_tls(listener.tls, listener.port, snapshot.edge.tls, where)
+            problems.extend(wrong)
+            if tls is None:
+                continue
         hosts = [
             _virtual_host(service, listener)
             for service in exposed(listener, rows)
@@ -362,7 +366,9 @@ def _ingress(
         levels = (level for host in hosts for level in (host.request_headers, host.response_headers))
         problems.extend(Problem(where, text, LEFT_OUT) for text in complaints(levels))
         if hosts or listener.protocol in HTTP_PROTOCOLS:
-            listeners.append(IngressListener(registration.bind_address, listener.port, listener.protocol, tuple(hosts)))
+            listeners.append(
+                IngressListener(registration.bind_address, listener.port, listener.protocol, tuple(hosts), tls)
+            )
     return tuple(listeners)
 
 

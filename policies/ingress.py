@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from policies.ingress_tls import EntryTls, parse_entry_tls
 from policies.limits import DEFAULT_LIMITS, Limits, ingress_limits
 from policies.outliers import DEFAULT_HEALTH, PassiveHealth, ingress_passive_health
 from policies.routes import HeaderModifiers, parse_modifiers
@@ -38,7 +39,7 @@ class EntryListener:
     port: int
     protocol: str
     services: tuple[ExposedService, ...]
-    tls: bool
+    tls: EntryTls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +62,20 @@ class GatewayService:
 def parse_ingress(entry: Mapping[str, Any] | None) -> IngressEntry:
     """Return the entry; None (404) exposes nothing."""
     body = mapping(entry)
-    tls, defaults = _asks_for_tls(body), mapping(body.get("Defaults"))
+    tls, defaults = mapping(body.get("TLS")), mapping(body.get("Defaults"))
     return IngressEntry(
         name=str(body.get("Name") or ""),
-        listeners=tuple(_listener(mapping(row), defaults, tls=tls) for row in items(body.get("Listeners"))),
+        listeners=tuple(_listener(mapping(row), defaults, tls) for row in items(body.get("Listeners"))),
     )
 
 
-def _asks_for_tls(row: Mapping[str, Any]) -> bool:
-    """Return whether an entry, a listener or a service wants TLS; `SDS` names certificates without `Enabled`."""
-    tls = mapping(row.get("TLS"))
-    return bool(tls.get("Enabled") or tls.get("SDS"))
-
-
-def _listener(row: Mapping[str, Any], defaults: Mapping[str, Any], *, tls: bool) -> EntryListener:
-    services = items(row.get("Services"))
+def _listener(row: Mapping[str, Any], defaults: Mapping[str, Any], tls: Mapping[str, Any]) -> EntryListener:
+    services = [mapping(service) for service in items(row.get("Services"))]
     return EntryListener(
         port=int(row.get("Port") or 0),
         protocol=str(row.get("Protocol") or "tcp").lower(),
-        services=tuple(_service(mapping(service), defaults) for service in services),
-        tls=tls or any(_asks_for_tls(mapping(asked)) for asked in (row, *services)),
+        services=tuple(_service(service, defaults) for service in services),
+        tls=parse_entry_tls(tls, row.get("TLS"), services),
     )
 
 

@@ -11,7 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from policies.certificates import read_certificate
 from policies.errors import BadServerCertificate
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)-----END CERTIFICATE-----")
+_K = TypeVar("_K")
 _T = TypeVar("_T")
 
 
@@ -51,11 +52,43 @@ class ServerCertificate:
 
 
 @dataclass(frozen=True, slots=True)
+class EdgeMaterial:
+    """What the listeners at the edge are made with: certificates, and by file the PEM text of who signs callers'."""
+
+    certificates: Mapping[CertificateReference, ServerCertificate] = field(default_factory=dict)
+    client_cas: Mapping[str, str] = field(default_factory=dict)
+
+    def with_certificate(self, reference: CertificateReference, certificate: ServerCertificate | None) -> EdgeMaterial:
+        """Return the same with this certificate, or without any of this reference."""
+        return replace(self, certificates=_put(self.certificates, reference, certificate))
+
+    def with_client_ca(self, file: str, pem: str | None) -> EdgeMaterial:
+        """Return the same with what this file holds, or without it."""
+        return replace(self, client_cas=_put(self.client_cas, file, pem))
+
+
+NO_MATERIAL = EdgeMaterial()
+
+
+def _put(values: Mapping[_K, _T], key: _K, value: _T | None) -> Mapping[_K, _T]:
+    others = {known: one for known, one in values.items() if known != key}
+    return others if value is None else {**others, key: value}
+
+
+@dataclass(frozen=True, slots=True)
 class CertificateUpdate:
     """A source gave the next certificate; None: nobody asks for this one any more."""
 
     reference: CertificateReference
     certificate: ServerCertificate | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCaUpdate:
+    """A file of those who may sign callers' certificates was read; None: nobody asks for it any more."""
+
+    file: str
+    pem: str | None
 
 
 def read_server_certificate(chain_pem: str, key_pem: bytes, source: str) -> ServerCertificate:

@@ -34,7 +34,7 @@ from policies.intentions import Action, Intentions, parse_intentions
 from policies.mesh import Mesh, parse_mesh
 from policies.outside import Defaults, OutsideResolver, parse_proxy_defaults, parse_resolver, parse_service_defaults
 from policies.proxies import Registration, parse_registration
-from policies.server_certificates import CertificateReference, CertificateUpdate, ServerCertificate
+from policies.server_certificates import NO_MATERIAL, CertificateUpdate, ClientCaUpdate, EdgeMaterial
 from policies.watches import (
     ChainWatch,
     DefaultActionWatch,
@@ -120,7 +120,7 @@ class Understood:
     problems: tuple[Problem, ...] = ()
 
 
-Update = LeafUpdate | CertificateUpdate | Heard | Understood
+Update = LeafUpdate | CertificateUpdate | ClientCaUpdate | Heard | Understood
 
 _A = TypeVar("_A")
 
@@ -133,7 +133,7 @@ class Snapshot:
     proxy_id: str
     edge: EdgeSettings = NO_EDGE
     leaf: Leaf | None = None
-    certificates: Mapping[CertificateReference, ServerCertificate] = field(default_factory=dict)  # of the edge
+    material: EdgeMaterial = NO_MATERIAL
     heard: Mapping[Watch, Answer] = field(default_factory=dict)
     problems: Mapping[Watch, tuple[Problem, ...]] = field(default_factory=dict)
     upstreams: Mapping[str, ChainWatch] = field(default_factory=dict)  # by upstream key
@@ -224,20 +224,17 @@ def apply(snapshot: Snapshot, update: Update) -> Snapshot:
                 return snapshot
             return replace(snapshot, leaves={**snapshot.leaves, service: leaf})
         case CertificateUpdate(reference, certificate):
-            return _with_certificate(snapshot, reference, certificate)
+            return _with_material(snapshot, snapshot.material.with_certificate(reference, certificate))
+        case ClientCaUpdate(file, pem):
+            return _with_material(snapshot, snapshot.material.with_client_ca(file, pem))
         case Heard(watch):
             return _take(snapshot, understand(update, snapshot.heard.get(watch)))
         case Understood():
             return _take(snapshot, update)
 
 
-def _with_certificate(
-    snapshot: Snapshot, reference: CertificateReference, certificate: ServerCertificate | None
-) -> Snapshot:
-    if snapshot.certificates.get(reference) == certificate:
-        return snapshot
-    others = {known: one for known, one in snapshot.certificates.items() if known != reference}
-    return replace(snapshot, certificates=others if certificate is None else {**others, reference: certificate})
+def _with_material(snapshot: Snapshot, material: EdgeMaterial) -> Snapshot:
+    return snapshot if material == snapshot.material else replace(snapshot, material=material)
 
 
 def understand(heard: Heard, before: Answer | None) -> Understood:

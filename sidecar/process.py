@@ -263,7 +263,9 @@ class Process:
             await asyncio.sleep(0)
         if failures and self._first_table_at is None:
             raise ConfigError(tuple(problem for failure in failures for problem in failure.problems))
-        self._tell_problems((*problems, *(problem for failure in failures for problem in failure.problems)))
+        unbound = (problem for failure in failures for problem in failure.problems)
+        in_force = self.live.current
+        self._tell_problems((*problems, *unbound, *(in_force.problems if in_force is not None else ())))
         self._followed = snapshot
         if self._first_table_at is None and generation is not None:
             self._first_table_at = asyncio.get_running_loop().time()
@@ -271,7 +273,7 @@ class Process:
     def _put_in_force(self, snapshot: Snapshot, table: Table) -> Generation | None:
         leaf, roots, mesh = snapshot.leaf, snapshot.roots, snapshot.mesh
         assert leaf is not None and roots is not None and mesh is not None  # noqa: S101, PT018 - not missing
-        generation = self.live.follow(table, leaf, roots, mesh)
+        generation = self.live.follow(table, leaf, roots, mesh, snapshot.material)
         if generation is not None:
             log.info("table_in_force", number=generation.number, outbounds=len(table.outbounds))
         return generation

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
-
 import pytest
 
 from harness.certificates import Authority
-from harness.halves import Half, half
-from harness.meshes import Json, chain, ingress, intention, sidecar, upstream
+from harness.halves import edge, half
+from harness.meshes import ingress, upstream
 from harness.wire import App, Wire, echo_server, say
 from lictor.up.ports import free_ports
-
-
-@contextlib.asynccontextmanager
-async def edge(
-    authority: Authority, listeners: list[Json], apps: dict[str, int], protocol: str = "http"
-) -> AsyncIterator[Half]:
-    """Run a gateway in front of sidecars of these services, each with its app's port."""
-    async with contextlib.AsyncExitStack() as stack:
-        member = ingress("edge", authority, listeners)
-        for service, port in apps.items():
-            rows = [intention("edge", service, "allow")]
-            side = await stack.enter_async_context(
-                half(sidecar(service, authority, local_port=port, protocol=protocol, intentions=rows))
-            )
-            upstream(member, service, [side.port("inbound")], chain(service, protocol))
-        yield await stack.enter_async_context(half(member))
 
 
 def get(host: str, more: str = "") -> bytes:

@@ -1,0 +1,229 @@
+"""TLS at the edge: which certificate a caller is shown, and that a change of it costs nobody a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
+
+import pytest
+
+from harness.certificates import Authority
+from harness.halves import Half, edge
+from harness.meshes import Json
+from harness.wire import App, Wire, echo_server, say
+from lictor.up.ports import free_ports
+from policies.compiler import compile_table
+from policies.edge import EdgeSettings
+from policies.edge_tls import EdgeTls, FileCertificate, PortWords
+from policies.server_certificates import (
+    CertificateReference,
+    CertificateUpdate,
+    ServerCertificate,
+    read_server_certificate,
+)
+from policies.snapshot import IngressWatch, Update
+
+OUTSIDE = Authority("the outside")
+GET = b"GET / HTTP/1.1\r\nHost: web.com\r\n\r\n"
+
+
+def caller(name: str = "web.com", authority: Authority = OUTSIDE) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=authority.pem)
+    return context
+
+
+async def call(port: int, name: str = "web.com", context: ssl.SSLContext | None = None) -> Wire:
+    context = context or caller()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
+    return Wire(reader, writer)
+
+
+def shown(wire: Wire) -> str:
+    certificate = wire.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    return read_server_certificate(ssl.DER_cert_to_PEM_cert(certificate), b"", "the gateway").serial
+
+
+def update(name: str, certificate: ServerCertificate | None) -> CertificateUpdate:
+    return CertificateUpdate(CertificateReference("own", name), certificate)
+
+
+def yaml(
+    *names: str, everywhere: PortWords = PortWords(), ports: Mapping[int, PortWords] | None = None
+) -> EdgeSettings:
+    files = {name: FileCertificate(f"{name}.pem", f"{name}.key") for name in names}
+    return EdgeSettings(tls=EdgeTls(files, everywhere, ports or {}))
+
+
+def listener(port: int, *services: Json, protocol: str = "http", tls: Json | None = None) -> Json:
+    rows = services or ({"Name": "web", "Hosts": ["web.com", "*.web.com"]},)
+    return {"Port": port, "Protocol": protocol, "Services": list(rows), "TLS": tls or {"Enabled": True}}
+
+
+@contextlib.asynccontextmanager
+async def gateway(
+    authority: Authority, listeners: list[Json], settings: EdgeSettings, updates: Iterable[Update]
+) -> AsyncIterator[Half]:
+    async with (
+        App(say(b"web")).running() as web,
+        edge(authority, listeners, {"web": web.port}, settings=settings, updates=updates) as running,
+    ):
+        yield running
+
+
+async def test_a_caller_is_shown_the_certificate_of_the_name_it_asks_for(authority: Authority) -> None:
+    (port,) = free_ports(1)
+    web, api = OUTSIDE.server("web.com"), OUTSIDE.server("*.web.com")
+    listeners = [listener(port)]
+    updates = [update("web", web), update("api", api)]
+    async with gateway(authority, listeners, yaml("web", "api"), updates):
+        for name, certificate in (("web.com", web), ("v1.web.com", api)):
+            async with await call(port, name) as wire:
+                answer = await wire.ask(GET)
+                assert (shown(wire), answer.status, answer.body) == (certificate.serial, 200, b"web")
+        nobody = caller()
+        nobody.check_hostname = False
+        async with await call(port, "elsewhere.org", nobody) as wire:
+            assert shown(wire) == web.serial
+
+
+async def test_plaintext_where_tls_is_spoken_is_closed_and_counted(authority: Authority) -> None:
+    (port,) = free_ports(1)
+    async with (
+        gateway(authority, [listener(port)], yaml("web"), [update("web", OUTSIDE.server("web.com"))]) as running,
+        await Wire.open(port) as wire,
+    ):
+        await wire.send(GET)
+        assert await wire.rest() == b""
+        assert running.refused() == {"plaintext": 1}
+
+
+async def test_a_strict_listener_closes_on_names_that_it_does_not_have(authority: Authority) -> None:
+    (port,) = free_ports(1)
+    settings = yaml("web", ports={port: PortWords(strict_sni=True)})
+    async with gateway(authority, [listener(port)], settings, [update("web", OUTSIDE.server("web.com"))]) as running:
+        async with await call(port) as wire:
+            assert (await wire.ask(GET)).status == 200
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            await call(port, "elsewhere.org")
+        assert running.refused() == {"unknown_name": 1}
+
+
+async def test_the_certificate_of_a_service_is_shown_for_its_hosts(authority: Authority) -> None:
+    (port,) = free_ports(1)
+    web, pin = OUTSIDE.server("web.com"), OUTSIDE.server("deep.a.shop.com")
+    service = {
+        "Name": "web",
+        "Hosts": ["web.com", "*.shop.com"],
+        "TLS": {"SDS": {"ClusterName": "sds", "CertResource": "shop"}},
+    }
+    tls = {"SDS": {"ClusterName": "sds", "CertResource": "main"}}
+    updates = [update("shop", pin), update("main", web)]
+    async with gateway(authority, [listener(port, service, tls=tls)], yaml("shop", "main"), updates):
+        async with await call(port, "deep.a.shop.com") as wire:
+            assert shown(wire) == pin.serial
+        trusting = caller()
+        trusting.check_hostname = False
+        async with await call(port, "other.org", trusting) as wire:
+            assert shown(wire) == web.serial
+
+
+async def test_a_tcp_listener_ends_tls_too(authority: Authority) -> None:
+    (port,) = free_ports(1)
+    rows = [listener(port, {"Name": "db"}, protocol="tcp")]
+    updates = [update("db", OUTSIDE.server("db.com"))]
+    async with echo_server() as echo:
+        async with edge(authority, rows, {"db": echo}, "tcp", yaml("db"), updates):
+            async with await call(port, "db.com") as wire:
+                await wire.send(b"ping")
+                assert await wire.until(b"ping") == b"ping"
+
+
+async def test_a_listener_opens_when_its_certificate_comes_and_goes_on_with_the_last_good_one(
+    authority: Authority,
+) -> None:
+    (port,) = free_ports(1)
+    async with gateway(authority, [listener(port)], yaml("web"), []) as running:
+        assert not running.dataplane.listeners
+        first = OUTSIDE.server("web.com")
+        running.member.take(update("web", first))
+        running.follow()
+        broken = ServerCertificate(**{**_fields(OUTSIDE.server("web.com")), "key_pem": first.key_pem})
+        running.member.take(update("web", broken))
+        running.follow()
+        assert running.live.current is not None
+        assert [problem.fix for problem in running.live.current.problems] == ["what was shown before stays"]
+        async with await call(port) as wire:
+            assert shown(wire) == first.serial
+
+
+def _fields(certificate: ServerCertificate) -> dict[str, object]:
+    return {name: getattr(certificate, name) for name in certificate.__dataclass_fields__}
+
+
+async def test_a_hundred_swaps_under_load_cost_nobody_a_request_or_a_connection(authority: Authority) -> None:
+    (port,) = free_ports(1)
+    certificates = [OUTSIDE.server("web.com") for _ in range(100)]
+    seen: set[str] = set()
+    done = asyncio.Event()
+    context = caller()
+
+    async def keep_asking() -> int:
+        async with await call(port, context=context) as wire:
+            asked = 0
+            while not done.is_set():
+                assert (await wire.ask(GET)).status == 200
+                asked += 1
+            return asked
+
+    async def keep_coming() -> int:
+        came = 0
+        while not done.is_set():
+            async with await call(port, context=context) as wire:
+                assert (await wire.ask(GET)).status == 200
+                seen.add(shown(wire))
+                came += 1
+        return came
+
+    async with gateway(authority, [listener(port)], yaml("web"), [update("web", OUTSIDE.server("web.com"))]) as running:
+        working = [asyncio.create_task(one()) for one in (keep_asking, keep_asking, keep_coming, keep_coming)]
+        for certificate in certificates:
+            running.member.take(update("web", certificate))
+            running.follow()
+            await asyncio.sleep(0.01)
+        async with await call(port) as wire:
+            assert shown(wire) == certificates[-1].serial
+        done.set()
+        assert all(await asyncio.gather(*working))
+        assert len(seen) > 10
+        assert running.refused() == {}
+        assert len(running.dataplane.listeners) == 1
+
+
+async def test_turning_tls_on_and_off_leaves_other_listeners_alone(authority: Authority) -> None:
+    port, other = free_ports(2)
+    plain = {**listener(port), "TLS": None}
+    async with gateway(
+        authority, [plain, listener(other)], yaml("web"), [update("web", OUTSIDE.server("web.com"))]
+    ) as running:
+        async with await call(other) as kept, await Wire.open(port) as wire:
+            assert (await wire.ask(GET)).status == 200
+            for row, context in ((listener(port), caller()), (plain, None)):
+                entry = {"Kind": "ingress-gateway", "Name": "edge", "Listeners": [row, listener(other)]}
+                running.member.hear(IngressWatch("edge"), entry)
+                running.follow()
+                async with await (call(port) if context else Wire.open(port)) as now:
+                    assert (await now.ask(GET)).status == 200
+                assert (await kept.ask(GET)).status == 200
+
+
+async def test_tls_without_a_certificate_in_the_yaml_stays_closed_and_says_why(authority: Authority) -> None:
+    (port,) = free_ports(1)
+    async with gateway(authority, [listener(port)], EdgeSettings(), []) as running:
+        assert not running.dataplane.listeners
+        _, problems = compile_table(running.member.snapshot)
+        assert [problem.message for problem in problems] == [
+            "TLS is enabled, but Consul's leaf has no DNS names for a proxy outside of the agent"
+        ]
