@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -150,17 +151,13 @@ async def test_a_listener_opens_when_its_certificate_comes_and_goes_on_with_the_
         first = OUTSIDE.server("web.com")
         running.member.take(update("web", first))
         running.follow()
-        broken = ServerCertificate(**{**_fields(OUTSIDE.server("web.com")), "key_pem": first.key_pem})
+        broken = replace(OUTSIDE.server("web.com"), key_pem=first.key_pem)
         running.member.take(update("web", broken))
         running.follow()
         assert running.live.current is not None
         assert [problem.fix for problem in running.live.current.problems] == ["what was shown before stays"]
         async with await call(port) as wire:
             assert shown(wire) == first.serial
-
-
-def _fields(certificate: ServerCertificate) -> dict[str, object]:
-    return {name: getattr(certificate, name) for name in certificate.__dataclass_fields__}
 
 
 async def test_a_hundred_swaps_under_load_cost_nobody_a_request_or_a_connection(authority: Authority) -> None:
