@@ -26,10 +26,14 @@ class ClusterPools:
     __slots__ = ("_balancer", "_counter", "_out", "_pool_of", "_pools", "_schedule", "_turns", "cluster", "outliers")
 
     def __init__(self, cluster: Cluster, pool_of: Callable[[Cluster, Endpoint], Pool], outliers: Outliers) -> None:
-        self.cluster = cluster
         self.outliers = outliers
         self._out = outliers.out
         self._pool_of = pool_of
+        self.follow(cluster)
+
+    def follow(self, cluster: Cluster) -> None:
+        """Go by these endpoints from now on."""
+        self.cluster = cluster
         self._balancer = cluster.chooser
         self._pools: dict[Endpoint, Pool] = {}
         self._schedule = self._balancer.turns if isinstance(self._balancer, Schedule) else ()

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from dataplane.peek import ready
@@ -134,6 +134,28 @@ async def connect_tls(
         raise ConnectFailed(message) from error
     except BaseException:
         _close(sock)
+        raise
+
+
+async def originate_tls(
+    sock: socket.socket,
+    context: ssl.SSLContext,
+    server_name: str,
+    check: Callable[[Mapping[str, Any] | None], None],
+    protocol_factory: Callable[[TlsTransport], asyncio.Protocol],
+) -> None:
+    """Speak TLS on a connected socket to a server that is none of the mesh. The socket is closed on any error.
+
+    `server_name` is what is sent, "" nothing; `check` gets the certificate as `getpeercert` gives it and raises
+    IdentityError. Raise that or OSError.
+    """
+    try:
+        sock = context.wrap_socket(sock, server_hostname=server_name or None, do_handshake_on_connect=False)
+        await _shake_hands(asyncio.get_running_loop(), sock)
+        check(sock.getpeercert())
+        TlsTransport(asyncio.get_running_loop(), sock, None, protocol_factory)
+    except BaseException:
+        sock.close()
         raise
 
 

@@ -8,17 +8,14 @@ theirs ends. What an endpoint did counts for its target: the circuit breaker, an
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dataplane.circuits import Circuit
 from dataplane.clock import Clock
-from dataplane.handshakes import connect_tls
-from dataplane.live import Live
+from dataplane.dialling import Dialler, Made
 from dataplane.outliers import Outliers
-from dataplane.tls_transport import TlsTransport
 from dataplane.upstream import EXPIRY_MARGIN, Upstream
 from policies.egress import Origination
 from policies.errors import ConnectFailed, ConnectTimedOut, LeafEnded
@@ -32,13 +29,17 @@ _ERROR = 500
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How an endpoint is dialled: with a `spiffe_id` as one of the mesh, with an `origination` by TLS, else plainly."""
+    """How an endpoint is dialled: with a `spiffe_id` as one of the mesh, with an `origination` by TLS, else plainly.
+
+    `host` is the name of an endpoint outside that has one; where it is the address too, its addresses are looked up.
+    """
 
     address: str
     port: int
     sni: str = ""
     spiffe_id: SpiffeId | None = None
     origination: Origination | None = None
+    host: str = ""
 
     def __str__(self) -> str:
         """Return the address for people."""
@@ -49,8 +50,9 @@ class Pool:
     """The connections to one endpoint. `troubled`: there is something that a good answer makes up for."""
 
     __slots__ = (
+        "_addresses",
         "_closed",
-        "_live",
+        "_dialler",
         "_outliers",
         "_waiting",
         "active",
@@ -63,12 +65,13 @@ class Pool:
         "troubled",
     )
 
-    def __init__(self, route: Route, live: Live, clock: Clock, circuit: Circuit, outliers: Outliers) -> None:
+    def __init__(self, route: Route, dialler: Dialler, clock: Clock, circuit: Circuit, outliers: Outliers) -> None:
         self.route = route
         self.clock = clock
         self.circuit = circuit
         self.counts = circuit.counts
-        self._live = live
+        self._addresses: frozenset[str] | None = None  # of a host name: others are not gone on with
+        self._dialler = dialler
         self._outliers = outliers
         self._waiting: deque[asyncio.Future[Upstream | None]] = deque()
         self.idle: list[Upstream] = []
@@ -206,34 +209,20 @@ class Pool:
         return False
 
     async def _connect(self, timeout: float) -> Upstream:
-        route = self.route
-        if route.origination is not None:
-            message = "TLS towards the outside is not there yet"
-            raise ConnectFailed(message)
-        if route.spiffe_id is None:
-            return await _connect_plain(route, timeout, lambda: Upstream(self))
-        generation = self._live.current
-        if generation is None or generation.leaf_ends <= self.clock.wall:
-            message = "our own leaf has ended and there is no new one"
-            raise LeafEnded(message)
         made: list[Upstream] = []
 
-        def protocol(transport: TlsTransport) -> asyncio.Protocol:
+        def protocol(peer_ends: float, ours_ends: float) -> asyncio.Protocol:
             connection = Upstream(self)
-            ends = min(transport.peer.not_after.timestamp(), generation.leaf_ends)
-            connection.expires = self.clock.now + ends - self.clock.wall
+            connection.expires = self.clock.now + min(peer_ends, ours_ends) - self.clock.wall
             made.append(connection)
             return connection
 
-        await connect_tls(
-            (route.address, route.port),
-            generation.contexts.client,
-            generation.check_peer,
-            (route.sni, route.spiffe_id),
-            timeout,
-            protocol,
-        )
+        await self.connect(timeout, protocol)
         return made[0]
+
+    async def connect(self, timeout: float, made: Made) -> None:
+        """Make a connection that is not kept here. Raise ConnectFailed or ConnectTimedOut."""
+        await self._dialler.connect(self.route, timeout, made)
 
     def release(self, connection: Upstream) -> None:
         """Take back a connection that is ready for another request."""
@@ -258,9 +247,19 @@ class Pool:
         if self._closed or len(self.idle) >= MAX_IDLE or not connection.usable(self.clock.now):
             connection.abort()
             return
+        if self._addresses is not None and connection.address not in self._addresses:
+            connection.abort()
+            return
         connection.deadline = min(self.clock.now + IDLE_SECONDS, connection.expires - EXPIRY_MARGIN)
         if not self._waiting or not self.wake(connection):
             self.idle.append(connection)
+
+    def stay_with(self, addresses: Iterable[str]) -> None:
+        """Go on with connections to these addresses alone: the others have left DNS."""
+        self._addresses = frozenset(addresses)
+        for connection in tuple(self.idle):
+            if connection.address not in self._addresses:
+                connection.abort()
 
     def lost(self, connection: Upstream) -> None:
         """Forget a connection that is closed."""
@@ -351,20 +350,3 @@ class Place:
             self._pool.circuit.connections -= 1
             self._pool.connections -= 1
             self._pool.active -= 1
-
-
-async def _connect_plain(route: Route, timeout: float, factory: Callable[[], Upstream]) -> Upstream:
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(timeout):
-            transport, connection = await loop.create_connection(factory, route.address, route.port)
-    except TimeoutError as error:
-        message = f"{route}: no connection within {timeout:g} s"
-        raise ConnectTimedOut(message) from error
-    except (OSError, UnicodeError) as error:  # UnicodeError: an address that is no host name
-        message = f"{route}: {getattr(error, 'strerror', None) or error}"
-        raise ConnectFailed(message) from error
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dataplane.circuits import Circuit
 from dataplane.clock import Clock
 from dataplane.clusters import ClusterPools, Failover
+from dataplane.dialling import Dialler
 from dataplane.live import Live
 from dataplane.metrics import Metrics
+from dataplane.names import Lookup, Resolver
 from dataplane.outliers import Outliers
 from dataplane.pool import Pool, Route
-from policies.balance import Endpoint
+from policies.balance import Endpoint, build
 from policies.egress import Origination
+from policies.errors import Problem
+from policies.host_names import resolved
 from policies.identity import SpiffeId
 from policies.outliers import State
 from policies.retries import RetryBudget
@@ -35,8 +39,9 @@ class _Target:
 class Pools:
     """All pools of a process, kept over swaps of the table."""
 
-    def __init__(self, live: Live, clock: Clock, metrics: Metrics) -> None:
-        self._live = live
+    def __init__(self, live: Live, clock: Clock, metrics: Metrics, lookup: Lookup | None = None) -> None:
+        self._dialler = Dialler(live, clock, lookup or Resolver())
+        self._dialler.names.changed = self._renamed
         self._clock = clock
         self._metrics = metrics
         self._targets: dict[str, _Target] = {}
@@ -50,7 +55,8 @@ class Pools:
         known = self._clusters.get(id(cluster))
         if known is None:
             target = self._target(cluster.target) if id(cluster) in self._named else self._follow(cluster)
-            known = self._clusters[id(cluster)] = ClusterPools(cluster, self._of_endpoint, target.outliers)
+            known = ClusterPools(self._resolved(cluster), self._of_endpoint, target.outliers)
+            self._clusters[id(cluster)] = known
         return known
 
     def of_leg(self, leg: Leg) -> ClusterPools | Failover | None:
@@ -74,7 +80,7 @@ class Pools:
             (endpoint.address, endpoint.port) == (route.address, route.port)
             for cluster in self._named.values()
             if _how(cluster) == _how(route)
-            for endpoint in cluster.endpoints
+            for endpoint in self._resolved(cluster).endpoints
         )
 
     def of_app(self, address: str, port: int) -> Pool:
@@ -88,7 +94,9 @@ class Pools:
         known = self._pools.get((name, route))
         if known is None:
             target = self._target(name)
-            known = Pool(route, self._live, self._clock, target.circuit, target.outliers)
+            known = Pool(route, self._dialler, self._clock, target.circuit, target.outliers)
+            if route.host and route.host == route.address:
+                known.stay_with(self._dialler.names.addresses(route.host))
             self._pools[name, route] = known
         return known
 
@@ -102,7 +110,8 @@ class Pools:
     def _follow(self, cluster: Cluster) -> _Target:
         target = self._target(cluster.target)
         target.circuit.obey(cluster.limits)
-        places = {(endpoint.address, endpoint.port) for endpoint in cluster.endpoints}  # instances may share one
+        endpoints = self._resolved(cluster).endpoints
+        places = {(endpoint.address, endpoint.port) for endpoint in endpoints}  # instances may share one
         target.outliers.obey(cluster.passive_health, len(places))
         return target
 
@@ -111,7 +120,7 @@ class Pools:
         idle = {
             (cluster.target, _route(cluster, endpoint)): None
             for cluster in self._named.values()
-            for endpoint in cluster.endpoints
+            for endpoint in self._resolved(cluster).endpoints
         }
         return [
             {
@@ -146,6 +155,7 @@ class Pools:
             return
         before, self._named = self._named, named
         gone = [before[key] for key in before.keys() - named.keys()]
+        self._follow_the_outside(named.values())
         for cluster in gone:
             self._clusters.pop(id(cluster), None)
         touched = {named[key].target for key in named.keys() - before.keys()} | {cluster.target for cluster in gone}
@@ -157,21 +167,63 @@ class Pools:
         for cluster in named.values() if changed else ():
             if cluster.target in changed:
                 addresses = wanted.setdefault((cluster.target, _how(cluster)), set())
-                addresses.update((endpoint.address, endpoint.port) for endpoint in cluster.endpoints)
+                addresses.update((endpoint.address, endpoint.port) for endpoint in self._resolved(cluster).endpoints)
         for name, route in tuple(self._pools) if changed else ():
             if name not in changed or name == _LOCAL_APP:
                 continue
             if (route.address, route.port) not in wanted.get((name, _how(route)), ()):
                 self._pools.pop((name, route)).close()
 
+    # --- the outside ---
+
+    def _follow_the_outside(self, clusters: Iterable[Cluster]) -> None:
+        outside = [cluster for cluster in clusters if cluster.spiffe_id is None]
+        names = {endpoint.host for cluster in outside for endpoint in cluster.endpoints if endpoint.host}
+        self._dialler.names.follow(names)
+        self._dialler.originations.keep_only({one.origination for one in outside if one.origination is not None})
+
+    def _resolved(self, cluster: Cluster) -> Cluster:
+        """Return a cluster by what is known of its host names."""
+        if cluster.spiffe_id is not None or not any(endpoint.host for endpoint in cluster.endpoints):
+            return cluster
+        endpoints = resolved(cluster.endpoints, self._dialler.names.addresses, strict=cluster.strict_dns)
+        return replace(cluster, endpoints=endpoints, chooser=build(endpoints, cluster.balancer) if endpoints else None)
+
+    def _renamed(self, name: str) -> None:
+        """A host name has other addresses than before."""
+        for number, cluster in self._named.items():
+            if cluster.spiffe_id is None and any(endpoint.host == name for endpoint in cluster.endpoints):
+                self._follow(cluster)
+                if number in self._clusters:
+                    self._clusters[number].follow(self._resolved(cluster))
+        addresses = self._dialler.names.addresses(name)
+        for key, pool in tuple(self._pools.items()):
+            if pool.route.host != name:
+                continue
+            if pool.route.address == name:
+                pool.stay_with(addresses)
+            elif pool.route.address not in addresses:
+                self._pools.pop(key).close()
+
+    @property
+    def settled(self) -> bool:
+        """Return whether every host name has been looked up once."""
+        return self._dialler.names.settled
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Return what is wrong with host names and files of the outside just now."""
+        return (*self._dialler.names.problems, *self._dialler.originations.problems)
+
     def close(self) -> None:
         """Close every idle connection; busy ones close when they come back."""
+        self._dialler.names.close()
         for pool in self._pools.values():
             pool.close()
 
 
 def _route(cluster: Cluster, endpoint: Endpoint) -> Route:
-    return Route(endpoint.address, endpoint.port, *_how(cluster))
+    return Route(endpoint.address, endpoint.port, *_how(cluster), endpoint.host)
 
 
 def _how(dialled: Cluster | Route) -> _How:

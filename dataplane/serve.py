@@ -28,7 +28,7 @@ from dataplane.pools import Pools
 from dataplane.revocation import Revocation
 from dataplane.tcp import Relay, dial_app, dial_upstream, judge
 from dataplane.tls_transport import TlsTransport
-from policies.errors import ConfigError, IdentityError
+from policies.errors import ConfigError, IdentityError, Problem
 from policies.table import Inbound, IngressListener, Table
 
 log = structlog.get_logger(__name__)
@@ -155,6 +155,16 @@ class Dataplane:
                 for connection in tuple(self.listeners[key].connections):
                     connection.drain()
         self._speaks = speaks
+
+    @property
+    def settled(self) -> bool:
+        """Return whether what is outside has been looked up once."""
+        return self.pools.settled
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Return what is wrong just now with what is outside."""
+        return self.pools.problems
 
     async def drain(self, seconds: float) -> bool:
         """Stop accepting and let everything finish within `seconds`. Return whether nothing had to be cut."""

@@ -11,17 +11,15 @@ import structlog
 
 from dataplane.circuits import Overflow
 from dataplane.clock import NEVER, Clock
-from dataplane.handshakes import connect_tls
 from dataplane.pool import Pool
 from dataplane.pools import Pools
-from dataplane.tls_transport import TlsTransport
-from policies.errors import ConnectFailed, ConnectTimedOut
+from policies.errors import ConnectFailed, ConnectTimedOut, LeafEnded
 from policies.splits import pick
 
 if TYPE_CHECKING:
     from dataplane.clusters import ClusterPools, Failover
     from dataplane.listener import Listener
-    from dataplane.live import Generation, Live
+    from dataplane.live import Live
     from dataplane.metrics import ConnectionCounts
     from policies.identity import Peer
     from policies.table import Inbound, Outbound
@@ -225,7 +223,7 @@ async def dial_upstream(relay: Relay, live: Live, pools: Pools, key: str) -> Non
     ends = loop.time() + clusters.connect_timeout(pool) if clusters is not None and pool is not None else 0.0
     while clusters is not None and pool is not None and len(tried) < ATTEMPTS and (left := ends - loop.time()) > 0:
         try:
-            pipe = await _connect(relay, generation, pool, left)
+            pipe = await connect(relay, pool, left)
         except (ConnectFailed, ConnectTimedOut) as error:
             log.debug("connect_failed", upstream=key, error=str(error))
         except Overflow:
@@ -247,33 +245,24 @@ def _choose(outbound: Outbound, pools: Pools) -> ClusterPools | Failover | None:
     return pools.of_leg(leg) if leg is not None else None
 
 
-async def _connect(relay: Relay, generation: Generation, pool: Pool, timeout: float) -> Pipe:
+async def connect(relay: Relay, pool: Pool, timeout: float) -> Pipe:
     """Return a connection to an endpoint. Raise ConnectFailed, ConnectTimedOut or Overflow."""
-    route = pool.route
-    assert route.spiffe_id is not None  # noqa: S101 - every mesh endpoint has one
     place = pool.reserve()
     pipe = relay.make_upstream(place.leave)
+
+    def made(peer_ends: float, ours_end: float) -> Pipe:
+        del ours_end
+        relay.bound(peer_ends)  # the relay ends with the endpoint's certificate, if that ends first
+        return pipe
+
     try:
-        await connect_tls(
-            (route.address, route.port),
-            generation.contexts.client,
-            generation.check_peer,
-            (route.sni, route.spiffe_id),
-            timeout,
-            lambda transport: _bounded(relay, transport, pipe),
-        )
+        await pool.connect(timeout, made)
     except BaseException as error:
         place.leave()
-        if isinstance(error, ConnectFailed | ConnectTimedOut):
+        if isinstance(error, ConnectFailed | ConnectTimedOut) and not isinstance(error, LeafEnded):
             pool.connect_failed()
         raise
     finally:
         place.settle()
     pool.connected()
-    return pipe
-
-
-def _bounded(relay: Relay, transport: TlsTransport, pipe: Pipe) -> Pipe:
-    """Let the relay end with the endpoint's certificate, if that ends first."""
-    relay.bound(transport.peer.not_after.timestamp())
     return pipe

@@ -136,6 +136,12 @@ class Upstream(asyncio.Protocol):
         self.abort()
 
     @property
+    def address(self) -> str:
+        """Return the IP address of the other end, "" when it is gone."""
+        peername = self.transport.get_extra_info("peername")
+        return str(peername[0]) if peername else ""
+
+    @property
     def closed(self) -> bool:
         """Return whether it has ended."""
         return self._state is State.CLOSED

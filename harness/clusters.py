@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataplane.circuits import Circuit
 from dataplane.clock import Clock
 from dataplane.clusters import ClusterPools
+from dataplane.dialling import Dialler
 from dataplane.live import Live
 from dataplane.metrics import UpstreamCounts
+from dataplane.names import Resolver
 from dataplane.outliers import Outliers
 from dataplane.pool import Pool, Route
 from policies.balance import Endpoint, LoadBalancer, build
@@ -41,6 +43,6 @@ class QuietCluster:
             connect_timeout=1.0,
             chooser=build(endpoints, balancer),
         )
-        circuit = Circuit(self.counts)
-        self.pools = [Pool(Route(one.address, one.port), Live(), clock, circuit, self.outliers) for one in endpoints]
+        circuit, dialler = Circuit(self.counts), Dialler(Live(), clock, Resolver())
+        self.pools = [Pool(Route(one.address, one.port), dialler, clock, circuit, self.outliers) for one in endpoints]
         self.cluster = ClusterPools(cluster, lambda _, one: self.pools[one.port - 1], self.outliers)

@@ -157,7 +157,13 @@ class Side:
 
 
 @contextlib.asynccontextmanager
-async def serving(converse: Converse, port: int = 0, limit: int = 1 << 16) -> AsyncIterator[int]:
+async def serving(
+    converse: Converse,
+    port: int = 0,
+    limit: int = 1 << 16,
+    context: ssl.SSLContext | None = None,
+    host: str = "127.0.0.1",
+) -> AsyncIterator[int]:
     """Hold a conversation with each caller until the end of the block, which cuts them. Yield the port."""
     held: set[asyncio.Task[Any]] = set()
 
@@ -166,15 +172,15 @@ async def serving(converse: Converse, port: int = 0, limit: int = 1 << 16) -> As
         assert task is not None
         held.add(task)
         try:
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            with contextlib.suppress(ConnectionError, ssl.SSLError, asyncio.CancelledError):
                 await converse(reader, writer)
         finally:
             held.discard(task)
             writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            with contextlib.suppress(ConnectionError, ssl.SSLError, asyncio.CancelledError):
                 await writer.wait_closed()
 
-    server = await asyncio.start_server(hold, "127.0.0.1", port, limit=limit)
+    server = await asyncio.start_server(hold, host, port, limit=limit, ssl=context)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -210,8 +216,10 @@ class App:
             await side.send(answer)
 
     @contextlib.asynccontextmanager
-    async def running(self, port: int = 0) -> AsyncIterator[App]:
-        async with serving(self._converse, port) as self.port:
+    async def running(
+        self, port: int = 0, context: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    ) -> AsyncIterator[App]:
+        async with serving(self._converse, port, context=context, host=host) as self.port:
             yield self
 
 

@@ -23,12 +23,13 @@ _POINT_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One healthy instance that may be dialled. `weight` >= 1."""
+    """One healthy instance that may be dialled. `weight` >= 1. `host` is the name of one outside that has a name."""
 
     instance_id: str
     address: str
     port: int
     weight: int = 1
+    host: str = ""
 
 
 def reused(now: tuple[Endpoint, ...], before: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:

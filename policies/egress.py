@@ -21,12 +21,13 @@ WILDCARD = "*"
 
 @dataclass(frozen=True, slots=True)
 class Origination:
-    """TLS towards the outside, from files that are read here. `sni` "" sends none and checks no name, as in Consul."""
+    """TLS towards the outside, by files read here. `sni` "" checks no name, as in Consul; `alpn` "" offers none."""
 
     ca_file: str
     cert_file: str = ""
     key_file: str = ""
     sni: str = ""
+    alpn: str = ""
 
 
 @dataclass(frozen=True, slots=True)

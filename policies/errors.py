@@ -24,7 +24,8 @@
     │   └── BadServerCertificate  a certificate for the edge that cannot be shown to anybody
     └── UpstreamError         the other end of a proxied exchange
         ├── ConnectFailed
-        │   └── LeafEnded         it was not even tried: our own leaf has ended
+        │   ├── LeafEnded         it was not even tried: our own leaf has ended
+        │   └── NameNotResolved   there is no address to try
         └── ConnectTimedOut
 
 `terminal` errors do not get better by asking again; everything else is retried with back-off.
@@ -182,6 +183,14 @@ class ConnectFailed(UpstreamError):
 
 class LeafEnded(ConnectFailed):
     """There is nothing to show the other end: our own leaf has ended. No fault of the endpoint."""
+
+
+class NameNotResolved(ConnectFailed):
+    """A host name has no address, or DNS does not say."""
+
+    def __init__(self, name: str, detail: str) -> None:
+        super().__init__(f"{name}: {detail}")
+        self.detail = detail
 
 
 class ConnectTimedOut(UpstreamError):

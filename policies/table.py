@@ -25,6 +25,7 @@ class Cluster:
     """A discovery-chain target with its endpoints. `spiffe_id` is what its certificate must say, `sni` what is sent.
 
     Outside of the mesh `spiffe_id` is None, `sni` empty, and `origination` says how TLS is spoken; None is plaintext.
+    There `strict_dns` makes an endpoint of each address of a host name; else a name is one, by whichever answers.
     `chooser` is the built `balancer` of the endpoints, None without endpoints: a maglev table or a ring takes too long
     to be built when the first request asks for it.
     """
@@ -42,6 +43,7 @@ class Cluster:
     limits: Limits = DEFAULT_LIMITS
     passive_health: PassiveHealth = DEFAULT_HEALTH
     origination: Origination | None = None
+    strict_dns: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class Process:
         self.phase = Phase.STARTING
         self.live = Live()
         self.metrics = Metrics()
-        self.problems: tuple[Problem, ...] = ()
+        self._compiled_problems: tuple[Problem, ...] = ()
         self.follower: Follower | None = None
         self.issuer: Issuer | None = None
         self.dataplane: Dataplane | None = None
@@ -279,11 +279,16 @@ class Process:
         return generation
 
     def _tell_problems(self, problems: tuple[Problem, ...]) -> None:
-        told = frozenset(self.problems)
+        told = frozenset(self._compiled_problems)
         for problem in problems:
             if problem not in told:
                 log.warning("problem", where=problem.where, message=problem.message, effect=problem.fix)
-        self.problems = problems
+        self._compiled_problems = problems
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Return what is not followed: of the table, and of what it names outside."""
+        return (*self._compiled_problems, *(self.dataplane.problems if self.dataplane is not None else ()))
 
     # --- registration ---
 
@@ -374,7 +379,8 @@ class Process:
             return False
         statuses = self.follower.status.watches
         silent = [watch for watch in waiting(self._followed) if watch not in statuses or not statuses[watch].failures]
-        return not silent or asyncio.get_running_loop().time() > self._first_table_at + SETTLE_SECONDS
+        looked_up = self.dataplane is None or self.dataplane.settled
+        return (looked_up and not silent) or asyncio.get_running_loop().time() > self._first_table_at + SETTLE_SECONDS
 
     def ready(self) -> bool:
         """Return whether traffic may be sent here."""

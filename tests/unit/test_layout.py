@@ -28,6 +28,7 @@ ELSEWHERE = {
     "dataplane/tcp.py": "shell/test_tcp.py",
     "dataplane/passthrough.py": "shell/test_passthrough.py",
     "dataplane/peek.py": "unit/dataplane/test_client_hello.py",
+    "dataplane/dialling.py": "shell/test_origination.py",
     "dataplane/tls_transport.py": "shell/test_tls.py",
     "controlplane/catalog.py": "conformance/test_catalog.py",
     "controlplane/watches.py": "conformance/test_follower.py",
