@@ -238,7 +238,9 @@ def ingress(
     return member.hear(GatewayServicesWatch(service), list(rows))
 
 
-def terminating(service: str, authority: Authority, links: list[Json], rows: Iterable[Json] = ()) -> Member:
+def terminating(
+    service: str, authority: Authority, links: list[Json], rows: Iterable[Json] = (), config: Json | None = None
+) -> Member:
     """Return a terminating gateway that has heard its entry; see `link` for what is behind."""
     member = Member(service, authority, Role.TERMINATING)
     registration = {
@@ -248,7 +250,7 @@ def terminating(service: str, authority: Authority, links: list[Json], rows: Ite
         "Datacenter": "dc1",
         "Address": "127.0.0.1",
         "Port": 0,
-        "Proxy": {},
+        "Proxy": {"Config": config or {}},
     }
     _common(member, registration)
     member.hear(DefaultActionWatch(service), False)

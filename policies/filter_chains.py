@@ -8,11 +8,12 @@ force, and becomes a problem; a service of which not everything is known yet sta
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policies.balance import build, reused
-from policies.egress import LinkedService, complaints
+from policies.egress import LinkedService, Origination, complaints
 from policies.errors import Problem
+from policies.host_names import dialled
 from policies.identity import SpiffeId
 from policies.instances import Instance, healthy_endpoints
 from policies.intentions import Action, Intentions
@@ -22,6 +23,7 @@ from policies.snapshot import OutsideWatch, Role, Snapshot
 from policies.table import Cluster, Egress, FilterChain
 
 _EVERYTHING = Subset("")
+_ALPN = {"http": "http/1.1", "http2": "h2", "grpc": "h2"}  # what callers of the mesh speak goes on as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class _Sources:
     mesh: Mesh
     resolver: OutsideResolver
     instances: tuple[Instance, ...]
+    strict_dns: bool
 
 
 def compile_egress(snapshot: Snapshot, previous: Egress | None, problems: list[Problem]) -> Egress | None:
@@ -71,7 +74,8 @@ def _sources(snapshot: Snapshot, link: LinkedService) -> _Sources | None:
     if intentions is None or resolver is None or protocol is None or instances is None:
         return None
     here = registration.datacenter
-    return _Sources(link, protocol, roots.trust_domain, here, intentions, default, mesh, resolver, instances)
+    strict = registration.strict_dns
+    return _Sources(link, protocol, roots.trust_domain, here, intentions, default, mesh, resolver, instances, strict)
 
 
 def _chains(sources: _Sources, before: Mapping[str, FilterChain], problems: list[Problem]) -> list[FilterChain]:
@@ -126,7 +130,8 @@ def _cluster(sources: _Sources, subset: Subset, before: Cluster | None) -> Clust
         only_passing=subset.only_passing,
         local_datacenter=sources.datacenter,
     )
-    endpoints = reused(found, before.endpoints if before is not None else ())
+    chosen = dialled(found, strict=sources.strict_dns)
+    endpoints = reused(chosen, before.endpoints if before is not None else ())
     resolver, prefix = sources.resolver, f"{subset.name}." if subset.name else ""
     kept = before is not None and before.endpoints is endpoints and before.balancer == resolver.balancer
     chooser = before.chooser if before is not None and kept else None
@@ -141,6 +146,12 @@ def _cluster(sources: _Sources, subset: Subset, before: Cluster | None) -> Clust
         balancer=resolver.balancer,
         connect_timeout=resolver.connect_timeout,
         chooser=chooser or (build(endpoints, resolver.balancer) if endpoints else None),
-        origination=sources.link.origination,
+        origination=_origination(sources),
+        strict_dns=sources.strict_dns,
     )
     return before if before is not None and before == cluster else cluster
+
+
+def _origination(sources: _Sources) -> Origination | None:
+    origination = sources.link.origination
+    return replace(origination, alpn=_ALPN.get(sources.protocol, "")) if origination is not None else None

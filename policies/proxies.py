@@ -57,6 +57,7 @@ class Registration:
     upstreams: tuple[UpstreamStanza, ...]
     problems: tuple[Problem, ...]
     retries: RetrySettings = DEFAULT_RETRIES  # of upstreams that say nothing themselves
+    strict_dns: bool = False  # of a terminating gateway: see `host_names`
 
 
 def parse_registration(answer: Mapping[str, Any]) -> Registration:
@@ -98,6 +99,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
         upstreams=_upstreams(proxy_id, items(proxy.get("Upstreams")), retries, problems),
         retries=retries,
         problems=(*problems, *unmet(proxy_id, proxy)),
+        strict_dns=config.text("envoy_dns_discovery_type").upper() == "STRICT_DNS",
     )
 
 

@@ -158,3 +158,30 @@ def test_defaults_and_the_mesh_entry_count(gateway: Member) -> None:
 def test_an_sni_is_compared_in_lower_case(authority: Authority) -> None:
     gateway = link(terminating("egress", authority, [{"Name": "Ext"}]), "Ext", [1])
     assert compiled(gateway)["ext"].spiffe_id == spiffe("Ext")
+
+
+def named(gateway: Member) -> list[tuple[str, str]]:
+    link(gateway, "ext")
+    rows = [
+        outside("ext", 443, number, Address=address)
+        for number, address in enumerate(("10.0.0.1", "one.example.com", "two.example.com"), 1)
+    ]
+    gateway.hear(OutsideWatch("ext"), rows)
+    return [(one.address, one.host) for one in compiled(gateway)["ext"].cluster.endpoints]
+
+
+def test_of_host_names_and_ips_one_name_is_dialled_or_with_strict_dns_all(
+    gateway: Member, authority: Authority
+) -> None:
+    assert named(gateway) == [("one.example.com", "one.example.com")]
+    strict = terminating("egress", authority, [{"Name": "ext"}], config={"envoy_dns_discovery_type": "strict_dns"})
+    assert named(strict) == [("one.example.com", "one.example.com"), ("two.example.com", "two.example.com")]
+    assert compiled(strict)["ext"].cluster.strict_dns
+
+
+@pytest.mark.parametrize(
+    ("protocol", "alpn"), [("tcp", ""), ("", ""), ("http", "http/1.1"), ("http2", "h2"), ("grpc", "h2")]
+)
+def test_tls_offers_what_callers_speak(gateway: Member, protocol: str, alpn: str) -> None:
+    link(gateway, "mail", [25], protocol=protocol)
+    assert compiled(gateway)["mail"].cluster.origination == Origination("/ca.pem", alpn=alpn)
