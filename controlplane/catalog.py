@@ -49,6 +49,7 @@ from policies.errors import (
     CatalogUnreachable,
 )
 from policies.snapshot import (
+    ApiGatewayWatch,
     ChainWatch,
     DefaultActionWatch,
     DefaultsWatch,
@@ -61,6 +62,7 @@ from policies.snapshot import (
     RegistrationWatch,
     ResolverWatch,
     RootsWatch,
+    RoutesWatch,
     TerminatingWatch,
     Watch,
 )
@@ -302,16 +304,16 @@ class Catalog:
                 return _answer_later(response, where, 2, lambda data: checked_match(where, data, service))
             case DefaultActionWatch(service):
                 return Answer(await self._default_action(service))
-            case MeshWatch():
-                return await self._entry("mesh", "mesh", cursor, wait)
-            case IngressWatch(name):
-                return await self._entry("ingress-gateway", name, cursor, wait)
-            case TerminatingWatch(name):
-                return await self._entry("terminating-gateway", name, cursor, wait)
             case GatewayServicesWatch(name):
                 where = f"catalog/gateway-services/{name}"
                 response = await self._fetch(path("catalog/gateway-services", Segment(name)), cursor, wait, {})
                 return _answer_later(response, where, 1, lambda data: checked_rows(where, data, "Service", Mapping))
+            case RoutesWatch(kind):
+                where = f"config/{kind}"
+                response = await self._fetch(path("config", kind), cursor, wait, {})
+                return _answer_later(response, where, 2, lambda data: checked_rows(where, data, "Name", str))
+            case _:
+                return await self._entry(*_kind_and_name(watch), cursor, wait)
 
     async def _upstream(self, watch: _OfUpstreams, cursor: str, wait: float) -> Answer:
         match watch:
@@ -486,6 +488,19 @@ class Catalog:
     def _authorization(self) -> dict[str, str]:
         token = self._client.token
         return {"X-Consul-Token": token} if token else {}
+
+
+def _kind_and_name(watch: MeshWatch | IngressWatch | ApiGatewayWatch | TerminatingWatch) -> tuple[str, str]:
+    """Return which config entry a watch is of."""
+    match watch:
+        case MeshWatch():
+            return "mesh", "mesh"
+        case IngressWatch(name):
+            return "ingress-gateway", name
+        case ApiGatewayWatch(name):
+            return "api-gateway", name
+        case TerminatingWatch(name):
+            return "terminating-gateway", name
 
 
 def _raw(response: base.Response) -> base.Response:

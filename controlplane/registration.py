@@ -69,6 +69,7 @@ def gateway_definition(
 ) -> Definition:
     """Return a gateway's registration, its check already passing: it listens before it registers.
 
+    An api-gateway has no check, as under `consul connect envoy`: nothing need listen on the port that it registers.
     `wan` is the address for other datacenters; `deregister_after` a duration of Go's.
     """
     tagged = {"lan": (address, port), "wan": wan} if wan is not None else {}
@@ -83,7 +84,9 @@ def gateway_definition(
                 **_listening(f"{kind} listening", address, port),
                 "DeregisterCriticalServiceAfter": deregister_after,
             }
-        ],
+        ]
+        if kind != "api-gateway"
+        else [],
         **(
             {"TaggedAddresses": {name: {"Address": at[0], "Port": at[1]} for name, at in tagged.items()}}
             if tagged

@@ -23,6 +23,7 @@ NO_UPSTREAM = Reply(503, "no_healthy_upstream", b"no healthy upstream")
 _ORIGINAL = frozenset({b"x-envoy-original-path"})
 _ENDS_A_WORD = re.compile(rb"[\x00-\x20\x7f]")
 _NO_ROUTE = Reply(404, "no_route")
+_REFUSED = Reply(403, "route_refused")
 
 Decision = Forward | Reply
 DecideArm = Callable[[Route, Leg], Decision]
@@ -32,13 +33,13 @@ DecideArm = Callable[[Route, Leg], Decision]
 class _Arm:
     weight: float
     decision: Decision
+    rewrite: _Rewrite | None
 
 
 @dataclass(frozen=True, slots=True)
 class _PreparedRoute:
     arms: tuple[_Arm, ...]
-    only: Decision | None  # the one arm's, so that no draw is made
-    rewrite: _Rewrite | None
+    only: _Arm | None  # so that no draw is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,12 @@ class _Rewrite:
     matched: int | None
 
     @classmethod
-    def of(cls, route: Route) -> _Rewrite:
+    def of(cls, route: Route, prefix_rewrite: str) -> _Rewrite | None:
+        if not prefix_rewrite:
+            return None
         path = route.match.path if route.match is not None else None
         # What would end the request line is escaped; all other surprises are Envoy's too.
-        text = _ENDS_A_WORD.sub(
-            lambda found: b"%%%02X" % found[0][0], on_the_wire(route.prefix_rewrite).encode("latin-1")
-        )
+        text = _ENDS_A_WORD.sub(lambda found: b"%%%02X" % found[0][0], on_the_wire(prefix_rewrite).encode("latin-1"))
         if path is None:
             return cls(text, 1)  # of the route that takes all: `/`
         return cls(text, len(path.text) if path.kind == "prefix" else None)
@@ -77,7 +78,7 @@ class PreparedOutbound:
         index = outbound.index or RouteIndex([route.match for route in outbound.routes])
         self._find = index.find
         self._prepared: list[_PreparedRoute | None] = [None] * len(outbound.routes)
-        plain = len(outbound.routes) == 1 and outbound.routes[0].match is None and not outbound.routes[0].prefix_rewrite
+        plain = len(outbound.routes) == 1 and outbound.routes[0].match is None
         self._only = _prepare(outbound.routes[0], decide_arm) if plain else None
 
     def decide(self, head: RequestHead) -> Decision:
@@ -85,10 +86,12 @@ class PreparedOutbound:
         chosen = self._only or self._match(head)
         if chosen is None:
             return _NO_ROUTE
-        if chosen.only is not None:
-            return chosen.only
-        arm = pick(chosen.arms, random.random())
-        return arm.decision if arm is not None else NO_UPSTREAM
+        arm = chosen.only or pick(chosen.arms, random.random())
+        if arm is None:
+            return NO_UPSTREAM
+        if arm.rewrite is not None:
+            arm.rewrite.apply(head)
+        return arm.decision
 
     def _match(self, head: RequestHead) -> _PreparedRoute | None:
         path, _, query = head.target.decode("latin-1").partition("?")
@@ -98,12 +101,14 @@ class PreparedOutbound:
         prepared = self._prepared[position]
         if prepared is None:
             prepared = self._prepared[position] = _prepare(self._routes[position], self._decide_arm)
-        if prepared.rewrite is not None:
-            prepared.rewrite.apply(head)
         return prepared
 
 
 def _prepare(route: Route, decide_arm: DecideArm) -> _PreparedRoute:
-    arms = tuple(_Arm(leg.weight, decide_arm(route, leg)) for leg in route.legs)
-    only = arms[0].decision if len(arms) == 1 and arms[0].weight > 0 else None
-    return _PreparedRoute(arms, only, _Rewrite.of(route) if route.prefix_rewrite else None)
+    if route.refused:
+        return _PreparedRoute((), _Arm(1, _REFUSED, None))
+    whole = _Rewrite.of(route, route.prefix_rewrite)
+    arms = tuple(
+        _Arm(leg.weight, decide_arm(route, leg), _Rewrite.of(route, leg.prefix_rewrite) or whole) for leg in route.legs
+    )
+    return _PreparedRoute(arms, arms[0] if len(arms) == 1 and arms[0].weight > 0 else None)

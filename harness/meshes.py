@@ -13,6 +13,7 @@ from harness.certificates import TRUST_DOMAIN, Authority, Mistakes
 from policies.compiler import compile_table
 from policies.edge import NO_EDGE, EdgeSettings
 from policies.snapshot import (
+    ApiGatewayWatch,
     ChainWatch,
     DefaultActionWatch,
     DefaultsWatch,
@@ -28,6 +29,7 @@ from policies.snapshot import (
     ResolverWatch,
     Role,
     RootsWatch,
+    RoutesWatch,
     Snapshot,
     TerminatingWatch,
     Update,
@@ -236,6 +238,31 @@ def ingress(
     _common(member, registration)
     member.hear(IngressWatch(service), {"Kind": "ingress-gateway", "Name": service, "Listeners": listeners})
     return member.hear(GatewayServicesWatch(service), list(rows))
+
+
+def api_gateway(
+    service: str,
+    authority: Authority,
+    listeners: list[Json],
+    http_routes: Iterable[Json] = (),
+    tcp_routes: Iterable[Json] = (),
+) -> Member:
+    """Return an api-gateway that has heard its entry and its routes; a route names no parent but this gateway."""
+    member = Member(service, authority, Role.API)
+    registration = {
+        "Kind": "api-gateway",
+        "ID": service,
+        "Service": service,
+        "Datacenter": "dc1",
+        "Address": "127.0.0.1",
+        "Port": 0,
+        "Proxy": {},
+    }
+    _common(member, registration)
+    member.hear(ApiGatewayWatch(service), {"Kind": "api-gateway", "Name": service, "Listeners": listeners})
+    parents = {"Parents": [{"Kind": "api-gateway", "Name": service, "SectionName": ""}]}
+    member.hear(RoutesWatch("http-route", service), [parents | route for route in http_routes])
+    return member.hear(RoutesWatch("tcp-route", service), [parents | route for route in tcp_routes])
 
 
 def terminating(

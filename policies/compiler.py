@@ -10,10 +10,12 @@ previous table, so is the upstream: of a thousand only those are compiled anew t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from policies.api_listeners import compile_bindings
 from policies.balance import HASHING, Balancer, Endpoint, LoadBalancer, build, reused
 from policies.chain import HTTP_PROTOCOLS, Chain, ChainRoute, Resolver, Router, Splitter
+from policies.durations import limit
 from policies.errors import EntryError, FilterError, Problem
 from policies.filter_chains import compile_egress
 from policies.identity import Roots, SpiffeId
@@ -26,9 +28,10 @@ from policies.outliers import DEFAULT_HEALTH, PassiveHealth
 from policies.passthrough import PassthroughListener, passthrough_listeners
 from policies.proxies import Registration
 from policies.retries import RetrySettings
-from policies.routes import HeaderModifiers
-from policies.snapshot import Snapshot, endpoint_watch
+from policies.snapshot import ChainWatch, Snapshot, endpoint_watch
 from policies.table import (
+    DEFAULT_IDLE_TIMEOUT,
+    DEFAULT_REQUEST_TIMEOUT,
     Cluster,
     Inbound,
     IngressListener,
@@ -40,8 +43,6 @@ from policies.table import (
     VirtualHost,
 )
 
-DEFAULT_REQUEST_TIMEOUT = 15.0  # seconds; Envoy's, which Consul leaves in force
-DEFAULT_IDLE_TIMEOUT = 300.0
 LARGE_SNAPSHOT = 500  # instances, or routes of one router
 MANY_WATCHES = 100
 _WHOLE = 100.0
@@ -61,6 +62,7 @@ def compile_table(snapshot: Snapshot, previous: Table | None = None) -> tuple[Ta
         if stanza.key in outbounds and stanza.bind_port
     )
     ingress = _ingress(snapshot, registration, outbounds, problems)
+    ingress += _api(snapshot, registration, outbounds, previous, problems)
     table = Table(
         identity=leaf.spiffe_id,
         inbound=_inbound(snapshot, registration),
@@ -199,12 +201,6 @@ class _Sources:
     retries: RetrySettings
 
 
-def _modifiers(route: Route) -> Iterator[HeaderModifiers | None]:
-    yield from (route.request_headers, route.response_headers)
-    for leg in route.legs:
-        yield from (leg.request_headers, leg.response_headers)
-
-
 @dataclass(frozen=True, slots=True)
 class _Compilation:
     """One upstream on its way to an `Outbound`. What several routes lead to is made once."""
@@ -232,7 +228,7 @@ class _Compilation:
             index,
             tuple(clusters.values()),
             made_from=self.sources,
-            left_out=complaints(level for route in routes for level in _modifiers(route)),
+            left_out=complaints(level for route in routes for level in route.modifiers()),
         )
 
     def _plain_route(self, node: str) -> Route:
@@ -244,7 +240,7 @@ class _Compilation:
             legs=self._legs_of(route.next_node),
             prefix_rewrite=route.prefix_rewrite,
             request_timeout=self._timeout(route.request_timeout, route.next_node),
-            idle_timeout=_limit(route.idle_timeout, DEFAULT_IDLE_TIMEOUT),
+            idle_timeout=limit(route.idle_timeout, DEFAULT_IDLE_TIMEOUT),
             retry=self.sources.retries.of(route.retry),
             request_headers=route.request_headers,
             response_headers=route.response_headers,
@@ -253,9 +249,9 @@ class _Compilation:
     def _timeout(self, of_route: float, node: str) -> float | None:
         """Return the route's own limit, else the longest that a resolver below sets, else Envoy's default."""
         if of_route:
-            return _limit(of_route, DEFAULT_REQUEST_TIMEOUT)
+            return limit(of_route, DEFAULT_REQUEST_TIMEOUT)
         below = max((resolver.request_timeout for resolver in self._resolvers(node)), default=0.0)
-        return _limit(below, DEFAULT_REQUEST_TIMEOUT)
+        return limit(below, DEFAULT_REQUEST_TIMEOUT)
 
     def _resolvers(self, name: str) -> Iterator[Resolver]:
         node = self.chain.nodes[name]
@@ -333,13 +329,6 @@ def _chooser(endpoints: tuple[Endpoint, ...], balancer: LoadBalancer) -> Balance
     return build(endpoints, balancer) if endpoints else None
 
 
-def _limit(seconds: float, default: float) -> float | None:
-    """Return a limit as Consul means it: 0 is the default, negative is none."""
-    if seconds < 0:
-        return None
-    return seconds or default
-
-
 # --- ingress -------------------------------------------------------------------------------------------------------
 
 
@@ -392,6 +381,37 @@ def _passthrough(
                 problems.append(Problem(where, message, "its connections are refused"))
         listeners.append(listener)
     return tuple(listeners)
+
+
+def _api(
+    snapshot: Snapshot,
+    registration: Registration,
+    outbounds: dict[str, Outbound],
+    previous: Table | None,
+    problems: list[Problem],
+) -> tuple[IngressListener, ...]:
+    """Return the listeners of an api-gateway and add the outbounds of their hosts."""
+    names = snapshot.bindings.services()
+    unheard = frozenset(name for name in names.difference(outbounds) if _is_unheard(snapshot, snapshot.upstreams[name]))
+    hosts, listeners, met = compile_bindings(
+        snapshot.bindings,
+        {name: outbounds[name] for name in names if name in outbounds},
+        unheard,
+        registration.retries,
+        previous.outbounds if previous is not None else {},
+    )
+    outbounds.update(hosts)
+    problems.extend(met)
+    return tuple(replace(listener, address=registration.bind_address) for listener in listeners)
+
+
+def _is_unheard(snapshot: Snapshot, watch: ChainWatch) -> bool:
+    """Return whether an upstream waits for an answer; else it is its own fault that it is not there."""
+    chain, registration = snapshot.chain(watch), snapshot.registration
+    if chain is None or registration is None:
+        return watch not in snapshot.problems
+    needed = (endpoint_watch(target, registration.datacenter) for target in chain.targets.values())
+    return any(one not in snapshot.heard for one in needed)
 
 
 def _taken_over(now: tuple[IngressListener, ...], before: tuple[IngressListener, ...]) -> tuple[IngressListener, ...]:

@@ -29,6 +29,13 @@ def parse_duration(value: object, where: str) -> float:
     raise EntryError(message)
 
 
+def limit(seconds: float, default: float) -> float | None:
+    """Return a limit of time as Consul means it: 0 is the default, negative is none."""
+    if seconds < 0:
+        return None
+    return seconds or default
+
+
 def _parse_text(text: str) -> float | None:
     sign, digits = (-1.0, text[1:]) if text.startswith("-") else (1.0, text.removeprefix("+"))
     parts = list(_PART.finditer(digits))

@@ -142,5 +142,16 @@ def parse_modifiers(row: object) -> HeaderModifiers | None:
     return None if modifiers == HeaderModifiers() else modifiers
 
 
+def merged(first: HeaderModifiers | None, then: HeaderModifiers | None) -> HeaderModifiers | None:
+    """Return both levels as one: of a header that both add, or both set, the second counts."""
+    if first is None or then is None:
+        return first or then
+    return HeaderModifiers(
+        add=_pairs(dict((*first.add, *then.add))),
+        set=_pairs(dict((*first.set, *then.set))),
+        remove=tuple(dict.fromkeys((*first.remove, *then.remove))),
+    )
+
+
 def _pairs(value: object) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((str(name).lower(), str(text)) for name, text in mapping(value).items()))

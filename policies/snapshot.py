@@ -17,10 +17,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
+from policies.api_gateway import NO_BINDINGS, ApiGateway, Bindings, bind, parse_api_gateway
 from policies.chain import Chain, Target, not_understood, parse_chain
 from policies.edge import NO_EDGE, EdgeSettings
 from policies.egress import LinkedService, TerminatingEntry, linked, parse_terminating
 from policies.errors import CatalogError, EntryError, MeshError, Problem
+from policies.http_routes import HttpRoute, TcpRoute, parse_http_routes, parse_tcp_routes
 from policies.identity import Leaf, Roots
 from policies.ingress import (
     GatewayService,
@@ -36,6 +38,8 @@ from policies.outside import Defaults, OutsideResolver, parse_proxy_defaults, pa
 from policies.proxies import Registration, parse_registration
 from policies.server_certificates import NO_MATERIAL, CertificateUpdate, ClientCaUpdate, EdgeMaterial
 from policies.watches import (
+    ROUTE_KINDS,
+    ApiGatewayWatch,
     ChainWatch,
     DefaultActionWatch,
     DefaultsWatch,
@@ -49,6 +53,7 @@ from policies.watches import (
     RegistrationWatch,
     ResolverWatch,
     RootsWatch,
+    RoutesWatch,
     TerminatingWatch,
     Watch,
     name_of,
@@ -108,6 +113,9 @@ Answer = (
     | TerminatingEntry
     | OutsideResolver
     | Defaults
+    | ApiGateway
+    | tuple[HttpRoute, ...]
+    | tuple[TcpRoute, ...]
 )
 
 
@@ -139,6 +147,7 @@ class Snapshot:
     upstreams: Mapping[str, ChainWatch] = field(default_factory=dict)  # by upstream key
     links: Mapping[str, LinkedService] = field(default_factory=dict)  # of a terminating gateway, by name
     leaves: Mapping[str, Leaf] = field(default_factory=dict)  # of linked services, by name
+    bindings: Bindings = NO_BINDINGS  # of an api-gateway
     asked: Mapping[Watch, int] = field(default_factory=dict)  # beside the three that every proxy asks; how many times
 
     @property
@@ -275,6 +284,8 @@ def _take(snapshot: Snapshot, understood: Understood) -> Snapshot:
         match watch:
             case ChainWatch():
                 snapshot = _with_targets(snapshot, _targets(before, snapshot), _targets(answer, snapshot))
+            case ApiGatewayWatch() | RoutesWatch():
+                snapshot = _with_upstreams(replace(snapshot, bindings=_bindings(snapshot)))
             case RegistrationWatch() | IngressWatch() | GatewayServicesWatch() | TerminatingWatch():
                 snapshot = _with_upstreams(_with_links(snapshot))
     return _with_problems(snapshot, watch, understood.problems)
@@ -308,6 +319,18 @@ def _with_targets(snapshot: Snapshot, before: frozenset[EndpointsWatch], now: fr
     for watch in gone:
         del asked[watch]
     return _forgetting(replace(snapshot, asked=asked), gone)
+
+
+def _bindings(snapshot: Snapshot) -> Bindings:
+    """Return what an api-gateway leads to, as soon as entry and routes have been heard."""
+    registration = snapshot.registration
+    name = registration.service if registration is not None else ""
+    gateway = snapshot.heard.get(ApiGatewayWatch(name))
+    http_routes, tcp_routes = (snapshot.heard.get(RoutesWatch(kind, name)) for kind in ROUTE_KINDS)
+    if not isinstance(gateway, ApiGateway) or http_routes is None or tcp_routes is None:
+        return NO_BINDINGS
+    bindings = bind(gateway, cast("tuple[HttpRoute, ...]", http_routes), cast("tuple[TcpRoute, ...]", tcp_routes))
+    return snapshot.bindings if bindings == snapshot.bindings else bindings
 
 
 def _with_upstreams(snapshot: Snapshot) -> Snapshot:
@@ -349,6 +372,7 @@ _ParsedWatch = (
     | DefaultActionWatch
     | ChainWatch
     | GatewayServicesWatch
+    | RoutesWatch
     | EntryWatch
 )
 
@@ -370,6 +394,10 @@ def _parse(watch: _ParsedWatch, raw: Any, before: Answer | None) -> tuple[Answer
             return chain, not_understood(chain)
         case GatewayServicesWatch():
             return parse_gateway_services(items(raw)), ()
+        case RoutesWatch("tcp-route", gateway):
+            return parse_tcp_routes(items(raw), gateway), ()
+        case RoutesWatch(_, gateway):
+            return parse_http_routes(items(raw), gateway, cast("tuple[HttpRoute, ...]", before or ()))
         case _:
             return _parse_entry(watch, raw), ()
 
@@ -380,6 +408,8 @@ def _parse_entry(watch: EntryWatch, raw: Any) -> Answer:
             return parse_mesh(raw)
         case IngressWatch():
             return parse_ingress(raw)
+        case ApiGatewayWatch():
+            return parse_api_gateway(raw)
         case TerminatingWatch():
             return parse_terminating(raw)
         case ResolverWatch():
@@ -428,6 +458,10 @@ def _of_role(snapshot: Snapshot) -> Iterator[Watch]:
         case Role.INGRESS:
             yield IngressWatch(registration.service)
             yield GatewayServicesWatch(registration.service)
+        case Role.API:
+            yield ApiGatewayWatch(registration.service)
+            for kind in ROUTE_KINDS:
+                yield RoutesWatch(kind, registration.service)
         case Role.TERMINATING:
             yield DefaultActionWatch(registration.service)
             yield TerminatingWatch(registration.service)
@@ -457,7 +491,7 @@ def _chain_watches(snapshot: Snapshot) -> dict[str, ChainWatch]:
 
 
 def _exposed_names(snapshot: Snapshot) -> set[str]:
-    passed_on = {rule.service for rule in snapshot.edge.passthrough}
+    passed_on = {rule.service for rule in snapshot.edge.passthrough} | snapshot.bindings.services()
     if snapshot.ingress is None:
         return passed_on
     rows = snapshot.gateway_services or ()
@@ -488,6 +522,7 @@ def waiting(snapshot: Snapshot) -> tuple[Watch, ...]:
 
 __all__ = [
     "Answer",
+    "ApiGatewayWatch",
     "ChainWatch",
     "DefaultActionWatch",
     "DefaultsWatch",
@@ -504,6 +539,7 @@ __all__ = [
     "ResolverWatch",
     "Role",
     "RootsWatch",
+    "RoutesWatch",
     "Snapshot",
     "TerminatingWatch",
     "Understood",

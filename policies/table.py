@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from policies.balance import Balancer, Endpoint, LoadBalancer
@@ -18,6 +18,9 @@ from policies.paths import PathNormalization
 from policies.retries import RetryPolicy
 from policies.route_index import RouteIndex
 from policies.routes import HeaderModifiers, RouteMatch
+
+DEFAULT_REQUEST_TIMEOUT = 15.0  # seconds; Envoy's, which Consul leaves in force
+DEFAULT_IDLE_TIMEOUT = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +51,40 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One arm of a split. `clusters` is the primary target and then its failovers, in order."""
+    """One arm of a split. `clusters` is the primary target and then its failovers, in order; none: nobody takes it.
+
+    `prefix_rewrite` is in the place of the route's.
+    """
 
     weight: float
     clusters: tuple[Cluster, ...]
     request_headers: HeaderModifiers | None = None
     response_headers: HeaderModifiers | None = None
+    prefix_rewrite: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What happens to requests that match. `match` None takes all. Timeouts in seconds, None = no limit."""
+    """What happens to requests that match. `match` None takes all. Timeouts in seconds, None = no limit.
+
+    `refused`: why every one of them is answered 403.
+    """
 
     match: RouteMatch | None
     legs: tuple[Leg, ...]
     prefix_rewrite: str = ""
-    request_timeout: float | None = 15.0
-    idle_timeout: float | None = 300.0
+    request_timeout: float | None = DEFAULT_REQUEST_TIMEOUT
+    idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT
     retry: RetryPolicy | None = None
     request_headers: HeaderModifiers | None = None
     response_headers: HeaderModifiers | None = None
+    refused: str = ""
+
+    def modifiers(self) -> Iterator[HeaderModifiers | None]:
+        """Yield the header changes of the route and of its arms."""
+        yield from (self.request_headers, self.response_headers)
+        for leg in self.legs:
+            yield from (leg.request_headers, leg.response_headers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,25 @@ class DefaultsWatch:
     service: str
 
 
-EntryWatch = MeshWatch | IngressWatch | TerminatingWatch | ResolverWatch | DefaultsWatch
+@dataclass(frozen=True, slots=True)
+class ApiGatewayWatch:
+    """`GET /v1/config/api-gateway/:name`."""
+
+    name: str
+
+
+ROUTE_KINDS = ("http-route", "tcp-route")
+
+
+@dataclass(frozen=True, slots=True)
+class RoutesWatch:
+    """`GET /v1/config/:kind`, all routes of a kind, of which those count that name this gateway as a parent."""
+
+    kind: str
+    gateway: str
+
+
+EntryWatch = ApiGatewayWatch | MeshWatch | IngressWatch | TerminatingWatch | ResolverWatch | DefaultsWatch
 Watch = (
     RootsWatch
     | RegistrationWatch
@@ -106,6 +124,7 @@ Watch = (
     | ChainWatch
     | EndpointsWatch
     | GatewayServicesWatch
+    | RoutesWatch
     | OutsideWatch
     | EntryWatch
 )
@@ -128,6 +147,8 @@ def name_of(watch: Watch) -> str:
             return f"instances of {service}{' in ' + datacenter if datacenter else ''}"
         case GatewayServicesWatch(name):
             return f"services of gateway {name}"
+        case RoutesWatch(kind, gateway):
+            return f"entries of kind {kind} for {gateway}"
         case OutsideWatch(service):
             return f"instances of {service} outside"
         case _:
@@ -140,6 +161,8 @@ def _name_of_entry(watch: EntryWatch) -> str:
             return "mesh entry"
         case IngressWatch(name):
             return f"ingress-gateway entry {name}"
+        case ApiGatewayWatch(name):
+            return f"api-gateway entry {name}"
         case TerminatingWatch(name):
             return f"terminating-gateway entry {name}"
         case ResolverWatch(service):

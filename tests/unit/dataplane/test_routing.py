@@ -106,3 +106,21 @@ def test_without_a_rewrite_nothing_is_told() -> None:
     request = head("/old")
     decide(prepared(route({"PathPrefix": "/old"})), request)
     assert (request.target, b"original" in request.lines) == (b"/old", False)
+
+
+def test_an_arm_may_have_a_rewrite_of_its_own_in_the_place_of_the_routes() -> None:
+    match = parse_match({"PathPrefix": "/a"})
+    legs = (Leg(100, (), prefix_rewrite="/arm"), Leg(0, ()))
+    for arms, target in ((legs, b"/arm/x"), (legs[:1], b"/arm/x"), ((Leg(100, ()),), b"/route/x")):
+        request = head("/a/x")
+        decide(prepared(Route(match, arms, prefix_rewrite="/route")), request)
+        assert request.target == target
+
+
+def test_a_refused_route_takes_its_requests_and_answers_403() -> None:
+    refused = Route(parse_match({"PathPrefix": "/a"}), (Leg(100, ()),), refused="it cannot be had")
+    outbound = prepared(refused, route({}))
+    assert decide(outbound, head("/b")) == "1.0"
+    decision = outbound.decide(head("/a"))
+    assert isinstance(decision, Reply)
+    assert (decision.status, decision.reason) == (403, "route_refused")

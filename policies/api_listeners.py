@@ -1,0 +1,162 @@
+"""From the bindings of an api-gateway to the shapes of any gateway: an outbound a host, a listener a port.
+
+A rule leads to services, and below a service stands what its own chain says: its splitter, its resolver. Its router
+does not count: the rule is in its place. So an arm of a rule is an arm of the last route of the service's outbound,
+which is the one that takes what the router leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from policies.api_gateway import Bindings, BoundPort, HostRules
+from policies.durations import limit
+from policies.errors import Problem
+from policies.http_routes import MatchedRule, RoutedService, Rule
+from policies.modifiers import LEFT_OUT, complaints
+from policies.retries import RetrySettings
+from policies.routes import merged
+from policies.table import (
+    DEFAULT_IDLE_TIMEOUT,
+    DEFAULT_REQUEST_TIMEOUT,
+    IngressListener,
+    Leg,
+    Outbound,
+    Route,
+    VirtualHost,
+)
+
+_HTTP = "http"
+_WHOLE = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostSources:
+    """All that the outbound of a host is compiled from. `services` are those that are known, by name."""
+
+    rules: HostRules
+    services: Mapping[str, Outbound]
+    retries: RetrySettings
+
+
+def compile_bindings(
+    bindings: Bindings,
+    services: Mapping[str, Outbound],
+    unheard: frozenset[str],
+    retries: RetrySettings,
+    before: Mapping[str, Outbound],
+) -> tuple[dict[str, Outbound], tuple[IngressListener, ...], tuple[Problem, ...]]:
+    """Return the outbounds of hosts by their keys, the listeners (their address is ""), and the problems met.
+
+    `services` are compiled as upstreams. Of those that are `unheard` nothing is known yet: a host that leads to one
+    stays as it was `before`, or away.
+    """
+    hosts: dict[str, Outbound] = {}
+    listeners: list[IngressListener] = []
+    problems = list(bindings.problems)
+    for port in bindings.ports:
+        if port.protocol == _HTTP:
+            virtual_hosts = []
+            for rules in port.hosts:
+                key = f"{rules.host} on {port.port}"
+                outbound = _outbound(HostSources(rules, _of(rules, services), retries), unheard, before.get(key))
+                if outbound is not None:
+                    hosts[key] = outbound
+                    virtual_hosts.append(VirtualHost(key, (rules.host,)))
+                    problems += [Problem(f"host {key}", text, LEFT_OUT) for text in outbound.left_out]
+        else:
+            virtual_hosts = _of_tcp(port, services, problems)
+        if virtual_hosts:
+            listeners.append(IngressListener("", port.port, port.protocol, tuple(virtual_hosts)))
+    return hosts, tuple(listeners), tuple(problems)
+
+
+def _of(rules: HostRules, services: Mapping[str, Outbound]) -> dict[str, Outbound]:
+    return {name: services[name] for name in sorted(rules.services()) if name in services}
+
+
+def _of_tcp(port: BoundPort, services: Mapping[str, Outbound], problems: list[Problem]) -> list[VirtualHost]:
+    outbound = services.get(port.service)
+    if outbound is None:
+        return []
+    if outbound.protocol == _HTTP:
+        where = f"api-gateway port {port.port}"
+        problems.append(Problem(where, f"{port.service} speaks http, its tcp-route tcp", "the port stays closed"))
+        return []
+    return [VirtualHost(port.service, ("*",))]
+
+
+def _outbound(sources: HostSources, unheard: frozenset[str], before: Outbound | None) -> Outbound | None:
+    if before is not None and before.made_from == sources:
+        return before
+    if not unheard.isdisjoint(sources.rules.services()):
+        return before
+    routes = tuple(_route(matched, sources) for matched in sources.rules.rules)
+    clusters = {id(cluster): cluster for route in routes for leg in route.legs for cluster in leg.clusters}
+    levels = (level for route in routes for level in route.modifiers())
+    strangers = (name for name, one in sources.services.items() if one.protocol != _HTTP)
+    said = (f"{name} speaks {sources.services[name].protocol}, its http-route http" for name in strangers)
+    return Outbound(
+        sources.rules.host,
+        _HTTP,
+        routes,
+        sources.rules.index,
+        tuple(clusters.values()),
+        made_from=sources,
+        left_out=(*said, *complaints(levels)),
+    )
+
+
+def _route(matched: MatchedRule, sources: HostSources) -> Route:
+    rule = matched.rule
+    alone = rule.services[0] if len(rule.services) == 1 else None
+    below = [_below(service, sources) for service in rule.services]
+    route = Route(
+        match=matched.match,
+        legs=(),
+        prefix_rewrite=rule.prefix_rewrite,
+        request_timeout=_request_timeout(rule, below),
+        idle_timeout=limit(rule.idle_timeout, DEFAULT_IDLE_TIMEOUT),
+        retry=sources.retries.of(rule.retry),
+        request_headers=rule.request_headers,
+        response_headers=rule.response_headers,
+        refused=rule.refused,
+    )
+    if alone is not None:
+        return replace(
+            route,
+            legs=below[0].legs if below[0] is not None else (),
+            prefix_rewrite=alone.prefix_rewrite or rule.prefix_rewrite,
+            request_headers=merged(rule.request_headers, alone.request_headers),
+            response_headers=merged(rule.response_headers, alone.response_headers),
+        )
+    whole = sum(service.weight for service in rule.services)
+    shares = zip(rule.services, below, strict=True)
+    return replace(route, legs=tuple(leg for service, one in shares for leg in _legs(service, whole, one)))
+
+
+def _below(service: RoutedService, sources: HostSources) -> Route | None:
+    """Return what stands below a service's router; None where nothing can take a request."""
+    outbound = sources.services.get(service.name)
+    return outbound.routes[-1] if outbound is not None and outbound.protocol == _HTTP else None
+
+
+def _legs(service: RoutedService, whole: int, below: Route | None) -> Iterable[Leg]:
+    """Yield the arms of a service among several. One that nobody serves keeps its share."""
+    for leg in below.legs if below is not None else (Leg(_WHOLE, ()),):
+        yield Leg(
+            weight=service.weight / whole * leg.weight,
+            clusters=leg.clusters,
+            request_headers=merged(service.request_headers, leg.request_headers),
+            response_headers=merged(leg.response_headers, service.response_headers),
+            prefix_rewrite=service.prefix_rewrite,
+        )
+
+
+def _request_timeout(rule: Rule, below: Iterable[Route | None]) -> float | None:
+    """Return the rule's own limit, else the longest of the services, else Envoy's default."""
+    if rule.request_timeout:
+        return limit(rule.request_timeout, DEFAULT_REQUEST_TIMEOUT)
+    limits = [route.request_timeout for route in below if route is not None]
+    return None if None in limits else max((one for one in limits if one is not None), default=DEFAULT_REQUEST_TIMEOUT)
