@@ -61,7 +61,8 @@ def test_routes_of_other_gateways_are_not_ours_and_the_oldest_comes_first() -> N
 
 def test_a_rule_without_matches_and_an_empty_match_take_everything() -> None:
     everything = {"Path": {"Match": "prefix", "Value": "/"}, "Headers": None, "Query": None, "Method": ""}
-    for matches in (None, [], [{}], [everything]):
+    written: tuple[Any, ...] = (None, [], [{}], [everything])
+    for matches in written:
         assert [matched.match for matched in parsed({"Matches": matches})] == [None]
 
 
