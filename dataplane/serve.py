@@ -166,27 +166,38 @@ class Dataplane:
         """Return what is wrong just now with what is outside."""
         return self.pools.problems
 
-    async def drain(self, seconds: float) -> bool:
-        """Stop accepting and let everything finish within `seconds`. Return whether nothing had to be cut."""
+    def retire(self, *, inbound_only: bool = False) -> None:
+        """Let every connection bring one more request at most. What listens goes on; nothing is opened any more."""
+        self.draining = True
+        for key, listener in self.listeners.items():
+            if key.purpose == "inbound" or not inbound_only:
+                listener.retire()
+
+    async def drain(self, seconds: float, patience: float = 0.0) -> bool:
+        """Stop accepting and let everything finish within `seconds`. Return whether nothing had to be cut.
+
+        `patience`: as `Listener.drain`.
+        """
         self.draining = True
         ended = await asyncio.gather(
-            *(self._drained(listener, seconds) for listener in self.listeners.values()), *tuple(self._closing)
+            *(self._drained(listener, seconds, patience) for listener in self.listeners.values()),
+            *tuple(self._closing),
         )
         self.listeners.clear()
         self.pools.close()
         self.clock.stop()
         return all(ended)
 
-    async def drain_inbound(self, seconds: float) -> bool:
-        """Stop accepting from the mesh and let that finish; what this end calls goes on. Return as `drain`."""
+    async def drain_inbound(self, seconds: float, patience: float = 0.0) -> bool:
+        """Stop accepting from the mesh and let that finish; what this end calls goes on. As `drain`."""
         self.draining = True
         inbound = [key for key in self.listeners if key.purpose == "inbound"]
-        ended = await asyncio.gather(*(self._drained(self.listeners.pop(key), seconds) for key in inbound))
+        ended = await asyncio.gather(*(self._drained(self.listeners.pop(key), seconds, patience) for key in inbound))
         return all(ended)
 
-    async def _drained(self, listener: Listener, seconds: float) -> bool:
+    async def _drained(self, listener: Listener, seconds: float, patience: float = 0.0) -> bool:
         """Drain a listener; what it still holds meanwhile is revoked like that of any other."""
-        whole = await listener.drain(seconds)
+        whole = await listener.drain(seconds, patience)
         revocation = self._revocations.pop(listener, None)
         if revocation is not None:
             revocation.close()

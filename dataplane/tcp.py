@@ -137,6 +137,9 @@ class Relay:
         upstream.transport.resume_reading()
         self.downstream.transport.resume_reading()
 
+    def last(self) -> None:
+        """Nothing to announce on tcp."""
+
     def drain(self) -> None:
         """Nothing to announce on tcp: it goes on until it ends or is aborted."""
 

@@ -12,6 +12,8 @@ import h11
 
 from harness.wire import Wire
 
+BODY = "posted"
+
 
 @dataclass(slots=True)
 class Load:
@@ -21,6 +23,7 @@ class Load:
     request: bytes
     rate: float
     connections: int
+    keep: bool = True
     answers: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
@@ -51,7 +54,7 @@ class Load:
                 self.answers[answer.body.decode("latin-1").partition("\n")[0]] += 1
                 if answer.status != 200:
                     self.failures.append(f"{answer.status} {answer.body!r}")
-                if answer.get("connection") == "close":
+                if not self.keep or answer.get("connection") == "close":
                     await wire.close()
                     wire = None
         finally:
@@ -61,11 +64,22 @@ class Load:
 
 @contextlib.asynccontextmanager
 async def load(
-    port: int, host: str, *, rate: float = 200, connections: int = 8, path: str = "/"
+    port: int,
+    host: str,
+    *,
+    rate: float = 200,
+    connections: int = 8,
+    path: str = "/",
+    method: str = "GET",
+    keep: bool = True,
 ) -> AsyncIterator[Load]:
-    """Send requests at a rate (a second) over some connections until the end of the block; none may end before."""
-    request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
-    running = Load(port, request, rate, connections)
+    """Send requests at a rate (a second) over some connections until the end of the block; none may end before.
+
+    A POST has a small body. Without `keep` each request has a connection of its own.
+    """
+    body = f"Content-Length: {len(BODY)}\r\n\r\n{BODY}" if method == "POST" else "\r\n"
+    request = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{body}".encode()
+    running = Load(port, request, rate, connections, keep)
     tasks = [asyncio.create_task(running.keep_asking(number / rate)) for number in range(connections)]
     try:
         yield running

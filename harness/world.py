@@ -132,6 +132,16 @@ class World:
         proxy = self.proxies[name] = Proxy(program, admin)
         return proxy
 
+    def relieve_proxy(self, name: str, service: str) -> Program:
+        """Start a second process of a proxy, on the same file, and wait until it serves; return the first one."""
+        first = self.proxies[name]
+        self.issue_secret_id(service, self.folder / "vault" / name)
+        second = Program(first.program.name, first.program.arguments, self.folder, first.program.environment)
+        second.start()
+        self.proxies[name] = Proxy(second, first.admin_port)
+        second.wait_until(lambda: self.proxies[name].admin("ready")["pid"] == second.pid, 30)  # type: ignore[index]
+        return first.program
+
     def issue_secret_id(self, service: str, credentials: Path) -> None:
         """Put a role-id and a wrapped secret-id into a folder, as an orchestrator does."""
         if self.embedded:

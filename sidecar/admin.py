@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
@@ -101,6 +102,7 @@ def readiness(process: Process) -> dict[str, Any]:
     failing = follower.status.failing() if follower is not None else {}
     return {
         "ready": process.ready(),
+        "pid": os.getpid(),  # a successor has the same port
         "phase": process.phase.value,
         "missing": list(missing(follower.snapshot)) if follower is not None else ["the Consul agent"],
         "waiting": [name_of(watch) for watch in waiting(follower.snapshot)] if follower is not None else [],

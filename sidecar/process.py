@@ -6,6 +6,9 @@ Starting: find out who we are, follow Consul, get a leaf, open the listeners, re
 the snapshot is compiled and swapped in; a change that cannot be leaves the last good state in force. Draining:
 maintenance on, so that callers go elsewhere, finish what is under way, deregister what we registered; a registration
 that is not ours is left as it was found. Relieved by a second instance on the same port, only finish.
+
+The listeners open when every upstream has answered, not before: whoever opens a port that another instance has is sent
+every new connection from that moment.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ MAX_COALESCE_SECONDS = 0.3
 PAUSE = 3  # times as long as compiling took, so that a large mesh in motion leaves time for its requests
 SETTLE_SECONDS = 10.0  # how long readiness waits for upstreams that have not answered
 RARELY = 100  # collections of the middle generation before one of all, which stops everything: 10 is usual
-NOTICE_SECONDS = 1.0  # between maintenance and closing the listeners, for callers to hear of it
+NOTICE_SECONDS = 1.0  # before the listeners close: for callers to hear of it, or for what a successor was not sent
 
 
 class Phase(enum.Enum):
@@ -84,7 +87,7 @@ class Process:
         self._hold = False
         self._drained = asyncio.Event()
         self._released = asyncio.Event()
-        self._first_table_at: float | None = None
+        self._heard_at: float | None = None  # when all that is needed was there, upstreams left out
         self._followed: Snapshot | None = None  # what the open listeners are made from
 
     # --- the whole life ---
@@ -238,6 +241,9 @@ class Process:
     # --- tables ---
 
     async def _compile_forever(self, dataplane: Dataplane) -> None:
+        assert self.follower is not None  # noqa: S101 - set before this task starts
+        while not self._is_complete(self.follower.snapshot):  # noqa: ASYNC110 - time completes it too, not only an event
+            await asyncio.sleep(COALESCE_SECONDS)
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -261,14 +267,12 @@ class Process:
         for failed in dataplane.steps(generation, self.settings.drain_seconds) if generation is not None else ():
             failures += failed
             await asyncio.sleep(0)
-        if failures and self._first_table_at is None:
+        if failures and self._followed is None:
             raise ConfigError(tuple(problem for failure in failures for problem in failure.problems))
         unbound = (problem for failure in failures for problem in failure.problems)
         in_force = self.live.current
         self._tell_problems((*problems, *unbound, *(in_force.problems if in_force is not None else ())))
         self._followed = snapshot
-        if self._first_table_at is None and generation is not None:
-            self._first_table_at = asyncio.get_running_loop().time()
 
     def _put_in_force(self, snapshot: Snapshot, table: Table) -> Generation | None:
         leaf, roots, mesh = snapshot.leaf, snapshot.roots, snapshot.mesh
@@ -340,15 +344,19 @@ class Process:
         self.phase = Phase.DRAINING
         places = takeover.places(key.port for key in dataplane.listeners if key.purpose != "upstream")
         relieved = takeover.taken_over(places)
-        log.info("draining", seconds=self.settings.drain_seconds, relieved=relieved)
+        seconds = self.settings.drain_seconds
+        log.info("draining", seconds=seconds, relieved=relieved)
         ids = [str(definition["ID"]) for definition in self.settings.definitions] or [self._proxy_id]
+        dataplane.retire(inbound_only=self._hold)
         for service_id in () if relieved else ids:
             await self._quietly(catalog.maintenance(service_id, enable=True, reason=DRAIN_REASON))
-        if not relieved:
-            await asyncio.sleep(NOTICE_SECONDS)
-        whole = await dataplane.drain_inbound(self.settings.drain_seconds)
+        await asyncio.sleep(NOTICE_SECONDS)
+        patience = seconds / 2 if relieved else 0.0  # nobody waits for who is relieved
+        begun = asyncio.get_running_loop().time()
+        whole = await dataplane.drain_inbound(seconds, patience)
         if not self._hold:
-            whole = await dataplane.drain(self.settings.drain_seconds) and whole
+            left = max(0.0, begun + patience - asyncio.get_running_loop().time())
+            whole = await dataplane.drain(seconds, left) and whole
         if self.settings.definitions:
             await self._deregister(catalog, places)
         log.info("drained", nothing_cut=whole)
@@ -375,12 +383,17 @@ class Process:
 
     def settled(self) -> bool:
         """Return whether listeners are open and every upstream has answered, failed, or had its time."""
-        if self._first_table_at is None or self._followed is None or self.follower is None:
+        return self.live.current is not None and self._followed is not None and self._is_complete(self._followed)
+
+    def _is_complete(self, snapshot: Snapshot) -> bool:
+        if missing(snapshot) or self.follower is None:
             return False
+        now = asyncio.get_running_loop().time()
+        self._heard_at = self._heard_at or now
         statuses = self.follower.status.watches
-        silent = [watch for watch in waiting(self._followed) if watch not in statuses or not statuses[watch].failures]
+        silent = [watch for watch in waiting(snapshot) if watch not in statuses or not statuses[watch].failures]
         looked_up = self.dataplane is None or self.dataplane.settled
-        return (looked_up and not silent) or asyncio.get_running_loop().time() > self._first_table_at + SETTLE_SECONDS
+        return (looked_up and not silent) or now > self._heard_at + SETTLE_SECONDS
 
     def ready(self) -> bool:
         """Return whether traffic may be sent here."""
