@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: setup servers demo test check coverage pythons e2e bench up down clean lock
+.PHONY: setup servers demo test restart-test check coverage pythons e2e bench up down clean lock
 
 setup: .venv/.ready
 
@@ -21,6 +21,10 @@ demo: setup $(if $(REAL),servers)
 
 test: servers
 	PYTHONASYNCIODEBUG=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
+
+# 20 rounds of what `make test` does once: gateway and sidecars are restarted under load, no request may fail.
+restart-test: servers
+	RESTARTS=20 $(BIN)/pytest -s tests/conformance/test_restarts.py $(ARGS)
 
 check: setup
 	$(BIN)/ruff format --check .

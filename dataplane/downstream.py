@@ -259,7 +259,9 @@ class Downstream(asyncio.Protocol):
 
     def _begin(self, head: RequestHead) -> None:
         self._head = head
-        self._close_after = self._close_after or head.close or self._clock.now >= self._expires
+        self._close_after = (
+            self._close_after or head.close or self._clock.now >= self._expires or self._listener.retiring
+        )
         self._answering = False
         decision = self._decide(self, head)
         if isinstance(decision, Reply):
@@ -376,8 +378,9 @@ class Downstream(asyncio.Protocol):
         return self._state is State.TUNNEL
 
     def last(self) -> None:
-        """Let the request at hand be the last one: its answer says so."""
-        self._close_after = True
+        """Let the request at hand be the last one: its answer says so. If it cannot any more, the next one's will."""
+        if self._state is State.HEAD or not self._answering:
+            self._close_after = True
 
     @property
     def wants_upgrade(self) -> bool:

@@ -68,7 +68,7 @@ class Listener:
         self._greeting: set[asyncio.Task[None]] = set()
         self._accepting = False
         self._closed = False
-        self._retiring = False
+        self.retiring = False  # every connection brings one more request at most
         self._empty = asyncio.Event()
         self._empty.set()
         self._resume_accepting()
@@ -151,7 +151,7 @@ class Listener:
         """Keep a connection. Called when it is made."""
         self.connections.add(connection)
         self._empty.clear()
-        if self._retiring:
+        if self.retiring:
             connection.last()
 
     def left(self, connection: Connection) -> None:
@@ -175,7 +175,7 @@ class Listener:
 
     def retire(self) -> None:
         """Let every connection bring one more request at most, those to come too. Accepting goes on."""
-        self._retiring = True
+        self.retiring = True
         for connection in tuple(self.connections):
             connection.last()
 

@@ -478,3 +478,41 @@ async def test_a_drain_cuts_what_does_not_end_in_time(authority: Authority) -> N
         await eventually(lambda: app.requests)
         assert await p.web.dataplane.drain(0.1) is False
         assert await wire.read() == b""
+
+
+async def test_a_patient_drain_lets_an_idle_connection_bring_its_next_request(authority: Authority) -> None:
+    async with App(say(b"ok")).running() as app, pair(authority, app.port) as p:
+        async with await Wire.open(p.port) as wire, await Wire.open(p.port) as idle:
+            assert (await wire.ask(GET)).get("connection") is None
+            assert (await idle.ask(GET)).get("connection") is None
+            p.web.dataplane.retire()
+            answer = await wire.ask(GET)
+            assert (answer.status, answer.get("connection")) == (200, "close")
+            async with await Wire.open(p.port) as late:  # it still listens
+                draining = asyncio.create_task(p.web.dataplane.drain(5, patience=4))
+                await asyncio.sleep(0)
+                answer = await late.ask(GET)
+                assert (answer.status, answer.get("connection")) == (200, "close")
+            assert not draining.done()
+            answer = await idle.ask(GET)
+            assert (answer.status, answer.get("connection")) == (200, "close")
+            assert await draining is True
+
+
+async def test_an_answer_that_has_begun_when_the_end_is_near_does_not_surprise_its_reader(authority: Authority) -> None:
+    release = asyncio.Event()
+
+    async def in_pieces(side: Side, message: Message) -> bytes:
+        await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no")
+        await release.wait()
+        return b"k"
+
+    async with App(in_pieces).running() as app, pair(authority, app.port) as p, await Wire.open(p.port) as wire:
+        await wire.send(GET)
+        head = await wire.until(b"\r\n\r\no")
+        assert b"connection" not in head.lower()
+        p.web.dataplane.retire()
+        release.set()
+        assert await wire.until(b"k") == b"k"
+        answer = await wire.ask(GET)
+        assert (answer.body, answer.get("connection")) == (b"ok", "close")

@@ -16,6 +16,25 @@ def test_a_port_may_be_shared_by_a_successor() -> None:
             assert second.getsockname()[1] == port
 
 
+def test_the_younger_of_two_sockets_gets_every_new_connection_and_the_one_that_is_left_gets_them_too() -> None:
+    first = bind("127.0.0.1", 0)
+    port = first.getsockname()[1]
+    for _ in range(3):
+        second = bind("127.0.0.1", port)
+        callers = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
+        for _ in callers:
+            second.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            first.accept()
+        first.close()
+        with socket.create_connection(("127.0.0.1", port)):
+            second.accept()[0].close()
+        for caller in callers:
+            caller.close()
+        first = second
+    first.close()
+
+
 def test_a_port_of_somebody_else_is_an_error_that_says_what_to_do() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
