@@ -246,9 +246,10 @@ def api_gateway(
     listeners: list[Json],
     http_routes: Iterable[Json] = (),
     tcp_routes: Iterable[Json] = (),
+    edge: EdgeSettings = NO_EDGE,
 ) -> Member:
     """Return an api-gateway that has heard its entry and its routes; a route names no parent but this gateway."""
-    member = Member(service, authority, Role.API)
+    member = Member(service, authority, Role.API, edge=edge)
     registration = {
         "Kind": "api-gateway",
         "ID": service,

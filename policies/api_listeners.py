@@ -12,11 +12,15 @@ from dataclasses import dataclass, replace
 
 from policies.api_gateway import Bindings, BoundPort, HostRules
 from policies.durations import limit
+from policies.edge_tls import NO_TLS, EdgeTls, ListenerTls
 from policies.errors import Problem
 from policies.http_routes import MatchedRule, RoutedService, Rule
+from policies.ingress_tls import CLOSED, with_words
+from policies.mesh import TlsLimits
 from policies.modifiers import LEFT_OUT, complaints
 from policies.retries import RetrySettings
 from policies.routes import merged
+from policies.server_certificates import CertificateReference
 from policies.table import (
     DEFAULT_IDLE_TIMEOUT,
     DEFAULT_REQUEST_TIMEOUT,
@@ -46,6 +50,7 @@ def compile_bindings(
     unheard: frozenset[str],
     retries: RetrySettings,
     before: Mapping[str, Outbound],
+    edge: EdgeTls = NO_TLS,
 ) -> tuple[dict[str, Outbound], tuple[IngressListener, ...], tuple[Problem, ...]]:
     """Return the outbounds of hosts by their keys, the listeners (their address is ""), and the problems met.
 
@@ -67,9 +72,28 @@ def compile_bindings(
                     problems += [Problem(f"host {key}", text, LEFT_OUT) for text in outbound.left_out]
         else:
             virtual_hosts = _of_tcp(port, services, problems)
-        if virtual_hosts:
-            listeners.append(IngressListener("", port.port, port.protocol, tuple(virtual_hosts)))
+        tls, closed = _tls(port, edge)
+        problems += closed
+        if virtual_hosts and not closed:
+            listeners.append(IngressListener("", port.port, port.protocol, tuple(virtual_hosts), tls))
     return hosts, tuple(listeners), tuple(problems)
+
+
+def _tls(port: BoundPort, edge: EdgeTls) -> tuple[ListenerTls | None, list[Problem]]:
+    """Return how a port speaks TLS, None for plaintext, and why it stays closed.
+
+    A `TLS` without certificates asks Consul's proxies for the gateway's leaf, which has no name that a caller from
+    outside could ask for; here it asks for the certificates of the gateway's YAML.
+    """
+    asked = [listener for listener in port.listeners if listener.certificates or listener.limits != TlsLimits()]
+    if not asked:
+        return None, []
+    named = dict.fromkeys(CertificateReference(*one) for listener in asked for one in listener.certificates)
+    certificates = tuple(named) or edge.own_references()
+    if not certificates:
+        message = "its TLS names no certificate, and the gateway's YAML has none"
+        return None, [Problem(f"listener {asked[0].name}", message, f"add one under `Certificates`; {CLOSED}")]
+    return with_words(ListenerTls(certificates, limits=asked[0].limits), port.port, edge), []
 
 
 def _of(rules: HostRules, services: Mapping[str, Outbound]) -> dict[str, Outbound]:

@@ -10,22 +10,20 @@ previous table, so is the upstream: of a thousand only those are compiled anew t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from policies.api_listeners import compile_bindings
 from policies.balance import HASHING, Balancer, Endpoint, LoadBalancer, build, reused
-from policies.chain import HTTP_PROTOCOLS, Chain, ChainRoute, Resolver, Router, Splitter
+from policies.chain import Chain, ChainRoute, Resolver, Router, Splitter
 from policies.durations import limit
+from policies.edge_listeners import edge_listeners, passthrough
 from policies.errors import EntryError, FilterError, Problem
 from policies.filter_chains import compile_egress
 from policies.identity import Roots, SpiffeId
-from policies.ingress import EntryListener, ExposedService, exposed
-from policies.ingress_tls import ingress_tls
+from policies.ingress import exposed_circuits
 from policies.instances import Instance, healthy_endpoints
 from policies.limits import DEFAULT_LIMITS, Limits
 from policies.modifiers import LEFT_OUT, complaints
 from policies.outliers import DEFAULT_HEALTH, PassiveHealth
-from policies.passthrough import PassthroughListener, passthrough_listeners
 from policies.proxies import Registration
 from policies.retries import RetrySettings
 from policies.snapshot import ChainWatch, Snapshot, endpoint_watch
@@ -34,13 +32,11 @@ from policies.table import (
     DEFAULT_REQUEST_TIMEOUT,
     Cluster,
     Inbound,
-    IngressListener,
     Leg,
     Outbound,
     Route,
     Table,
     UpstreamListener,
-    VirtualHost,
 )
 
 LARGE_SNAPSHOT = 500  # instances, or routes of one router
@@ -61,17 +57,16 @@ def compile_table(snapshot: Snapshot, previous: Table | None = None) -> tuple[Ta
         for stanza in registration.upstreams
         if stanza.key in outbounds and stanza.bind_port
     )
-    ingress = _ingress(snapshot, registration, outbounds, problems)
-    ingress += _api(snapshot, registration, outbounds, previous, problems)
+    ingress = edge_listeners(snapshot, registration, outbounds, previous, problems)
     table = Table(
         identity=leaf.spiffe_id,
         inbound=_inbound(snapshot, registration),
         outbounds=outbounds,
         listeners=previous.listeners if previous is not None and previous.listeners == listeners else listeners,
-        ingress=_taken_over(ingress, previous.ingress) if previous is not None else ingress,
+        ingress=ingress,
         egress=compile_egress(snapshot, previous.egress if previous is not None else None, problems),
         edge=snapshot.edge,
-        passthrough=_passthrough(snapshot, registration, ingress, outbounds, problems),
+        passthrough=passthrough(snapshot, registration, ingress, outbounds, problems),
     )
     return table, tuple(problems)
 
@@ -108,10 +103,9 @@ def _outbounds(
     before = previous.outbounds if previous is not None else {}
     known: dict[_ClusterKey, Cluster] | None = None
     here = registration.datacenter
-    protections = _protections(snapshot)
     retries = {stanza.key: stanza.retries for stanza in registration.upstreams}
-    for key, watch in snapshot.upstreams.items():
-        chain, outbound, old = snapshot.chain(watch), None, before.get(key)
+    for key, place in _places(snapshot, registration).items():
+        chain, outbound, old = snapshot.chain(place.watch), None, before.get(key)
         try:
             if chain is not None:
                 sources = _Sources(
@@ -119,8 +113,9 @@ def _outbounds(
                     {name: snapshot.instances(endpoint_watch(one, here)) for name, one in chain.targets.items()},
                     here,
                     roots.trust_domain,
-                    protections.get(key, _UNPROTECTED),
+                    place.protection,
                     retries.get(key, registration.retries),
+                    place.circuit,
                 )
                 if old is not None and old.made_from == sources:
                     outbound = old
@@ -144,16 +139,30 @@ _UNPROTECTED = (DEFAULT_LIMITS, DEFAULT_HEALTH)
 _ClusterKey = tuple[str, LoadBalancer, float, _Protection]
 
 
-def _protections(snapshot: Snapshot) -> dict[str, _Protection]:
-    """Return what the user set for each upstream; for a service that two listeners expose, what the first one has."""
-    registration, entry, rows = snapshot.registration, snapshot.ingress, snapshot.gateway_services
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An upstream to compile. `circuit` is what tells its targets from those that others lead to."""
+
+    watch: ChainWatch
+    protection: _Protection = _UNPROTECTED
+    circuit: str = ""
+
+
+def _places(snapshot: Snapshot, registration: Registration) -> dict[str, _Place]:
+    """Return all upstreams by their keys in the table: those of the registration, and what a gateway leads to."""
+    upstreams, exposures = snapshot.upstreams, exposed_circuits(snapshot.ingress, snapshot.gateway_services)
     found = {
-        stanza.key: (stanza.limits, stanza.passive_health)
-        for stanza in (registration.upstreams if registration is not None else ())
+        key: _Place(upstreams[one.service], (one.limits, one.passive_health), one.suffix)
+        for key, one in exposures.items()
+        if one.service in upstreams
     }
-    for listener in entry.listeners if entry is not None and rows is not None else ():
-        for service in exposed(listener, rows or ()):
-            found.setdefault(service.name, (service.limits, service.passive_health))
+    stanzas = {stanza.key: (stanza.limits, stanza.passive_health) for stanza in registration.upstreams}
+    taken = {one.service for one in exposures.values()} - {rule.service for rule in snapshot.edge.passthrough}
+    for key, watch in upstreams.items():
+        if key in stanzas:
+            found[key] = _Place(watch, stanzas[key])
+        elif key not in taken:
+            found.setdefault(key, _Place(watch))
     return found
 
 
@@ -199,6 +208,7 @@ class _Sources:
     trust_domain: str
     protection: _Protection
     retries: RetrySettings
+    circuit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +307,12 @@ class _Compilation:
             return None
         target = sources.chain.targets[name]
         datacenter = target.datacenter or sources.datacenter
-        key = (target.id, resolver.balancer, target.connect_timeout or resolver.connect_timeout, sources.protection)
+        key = (
+            target.id + sources.circuit,
+            resolver.balancer,
+            target.connect_timeout or resolver.connect_timeout,
+            sources.protection,
+        )
         before = self.known.get(key)
         found = healthy_endpoints(
             instances,
@@ -308,7 +323,7 @@ class _Compilation:
         endpoints = reused(found, before.endpoints if before is not None else ())
         same = before is not None and endpoints is before.endpoints
         cluster = Cluster(
-            target=target.id,
+            target=key[0],
             service=target.service,
             subset=target.subset,
             datacenter=datacenter,
@@ -327,122 +342,3 @@ class _Compilation:
 
 def _chooser(endpoints: tuple[Endpoint, ...], balancer: LoadBalancer) -> Balancer | None:
     return build(endpoints, balancer) if endpoints else None
-
-
-# --- ingress -------------------------------------------------------------------------------------------------------
-
-
-def _ingress(
-    snapshot: Snapshot, registration: Registration, outbounds: dict[str, Outbound], problems: list[Problem]
-) -> tuple[IngressListener, ...]:
-    entry, rows = snapshot.ingress, snapshot.gateway_services
-    if entry is None or rows is None:
-        return ()
-    listeners = []
-    for listener in entry.listeners:
-        where = f"ingress-gateway {entry.name} listener {listener.port}"
-        tls = None
-        if listener.tls is not None:
-            tls, wrong = ingress_tls(listener.tls, listener.port, snapshot.edge.tls, where)
-            problems.extend(wrong)
-            if tls is None:
-                continue
-        hosts = [
-            _virtual_host(service, listener)
-            for service in exposed(listener, rows)
-            if _fits(service, listener, outbounds, where, problems)
-        ]
-        levels = (level for host in hosts for level in (host.request_headers, host.response_headers))
-        problems.extend(Problem(where, text, LEFT_OUT) for text in complaints(levels))
-        if hosts or listener.protocol in HTTP_PROTOCOLS:
-            listeners.append(
-                IngressListener(registration.bind_address, listener.port, listener.protocol, tuple(hosts), tls)
-            )
-    return tuple(listeners)
-
-
-def _passthrough(
-    snapshot: Snapshot,
-    registration: Registration,
-    ingress: tuple[IngressListener, ...],
-    outbounds: Mapping[str, Outbound],
-    problems: list[Problem],
-) -> tuple[PassthroughListener, ...]:
-    listeners = []
-    for listener in passthrough_listeners(snapshot.edge.passthrough, registration.bind_address):
-        where = f"passthrough port {listener.port}"
-        if any(listener.port == one.port for one in ingress):
-            problems.append(Problem(where, "a listener of Consul's entry has this port", "it stays closed"))
-            continue
-        for rule in listener.rules:
-            outbound = outbounds.get(rule.service)
-            if outbound is not None and outbound.protocol in HTTP_PROTOCOLS:
-                message = f"{rule.service} speaks {outbound.protocol}, and TLS can be passed on to tcp alone"
-                problems.append(Problem(where, message, "its connections are refused"))
-        listeners.append(listener)
-    return tuple(listeners)
-
-
-def _api(
-    snapshot: Snapshot,
-    registration: Registration,
-    outbounds: dict[str, Outbound],
-    previous: Table | None,
-    problems: list[Problem],
-) -> tuple[IngressListener, ...]:
-    """Return the listeners of an api-gateway and add the outbounds of their hosts."""
-    names = snapshot.bindings.services()
-    unheard = frozenset(name for name in names.difference(outbounds) if _is_unheard(snapshot, snapshot.upstreams[name]))
-    hosts, listeners, met = compile_bindings(
-        snapshot.bindings,
-        {name: outbounds[name] for name in names if name in outbounds},
-        unheard,
-        registration.retries,
-        previous.outbounds if previous is not None else {},
-    )
-    outbounds.update(hosts)
-    problems.extend(met)
-    return tuple(replace(listener, address=registration.bind_address) for listener in listeners)
-
-
-def _is_unheard(snapshot: Snapshot, watch: ChainWatch) -> bool:
-    """Return whether an upstream waits for an answer; else it is its own fault that it is not there."""
-    chain, registration = snapshot.chain(watch), snapshot.registration
-    if chain is None or registration is None:
-        return watch not in snapshot.problems
-    needed = (endpoint_watch(target, registration.datacenter) for target in chain.targets.values())
-    return any(one not in snapshot.heard for one in needed)
-
-
-def _taken_over(now: tuple[IngressListener, ...], before: tuple[IngressListener, ...]) -> tuple[IngressListener, ...]:
-    """Return the listeners of now, those that have not changed as the very objects of before."""
-    known = {listener.port: listener for listener in before}
-    kept = tuple(known[one.port] if known.get(one.port) == one else one for one in now)
-    return before if kept == before else kept
-
-
-def _fits(
-    service: ExposedService,
-    listener: EntryListener,
-    outbounds: dict[str, Outbound],
-    where: str,
-    problems: list[Problem],
-) -> bool:
-    outbound = outbounds.get(service.name)
-    if outbound is None:
-        return False
-    if outbound.protocol == listener.protocol or listener.protocol not in HTTP_PROTOCOLS:
-        return True
-    if any(named.name == service.name for named in listener.services):
-        problems.append(
-            Problem(where, f"{service.name} speaks {outbound.protocol}, the listener {listener.protocol}", "left out")
-        )
-    return False
-
-
-def _virtual_host(service: ExposedService, listener: EntryListener) -> VirtualHost:
-    if listener.protocol not in HTTP_PROTOCOLS:
-        hosts: tuple[str, ...] = ("*",)
-    else:
-        hosts = service.hosts or (f"{service.name.lower()}.ingress.*",)
-    return VirtualHost(service.name, hosts, service.request_headers, service.response_headers)

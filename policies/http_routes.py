@@ -36,7 +36,7 @@ class RoutedService:
 class Rule:
     """What happens to requests. Timeouts in seconds: 0 is not set, negative none.
 
-    `refused`: why nobody gets through.
+    `refused`: why nobody gets through. `left_out`: what of it has no effect.
     """
 
     services: tuple[RoutedService, ...]
@@ -47,6 +47,7 @@ class Rule:
     request_headers: HeaderModifiers | None = None
     response_headers: HeaderModifiers | None = None
     refused: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,7 @@ def _rule(row: Mapping[str, Any]) -> Iterable[MatchedRule]:
         retry=parse_retry(retries),
         request_headers=_headers(filters),
         response_headers=_headers(mapping(row.get("ResponseFilters"))),
+        left_out=tuple(text for service in items(row.get("Services")) for text in _without_effect(mapping(service))),
         refused=next(filter(None, (_refusal(row), *(refused for _, refused in services))), ""),
     )
     for match in items(row.get("Matches")) or ({},):
@@ -177,6 +179,12 @@ def _service(row: Mapping[str, Any]) -> tuple[RoutedService, str]:
         response_headers=_headers(mapping(row.get("ResponseFilters"))),
     )
     return service, _refusal(row)
+
+
+def _without_effect(service: Mapping[str, Any]) -> Iterable[str]:
+    for name in ("TimeoutFilter", "RetryFilter"):
+        if mapping(service.get("Filters")).get(name):
+            yield f"{service.get('Name')} has a {name}, which is of rules alone"
 
 
 def _headers(filters: Mapping[str, Any]) -> HeaderModifiers | None:
@@ -261,6 +269,8 @@ def _complaints(route: HttpRoute) -> Iterable[Problem]:
     where = f"http-route {route.name}"
     rules = dict.fromkeys(matched.rule for matched in route.rules)
     for rule in rules:
+        for text in rule.left_out:
+            yield Problem(where, text, "it has no effect; set it on the rule")
         if rule.refused:
             yield Problem(where, rule.refused, "what such a rule takes is answered 403")
     for matched in route.rules:

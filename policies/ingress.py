@@ -22,7 +22,10 @@ WILDCARD = "*"
 
 @dataclass(frozen=True, slots=True)
 class ExposedService:
-    """One service of a listener. No hosts means the default ones, `<service>.ingress.*`."""
+    """One service of a listener. No hosts means the default ones, `<service>.ingress.*`.
+
+    `limited`: it has limits or passive health of its own, so that it shares no circuit with other listeners.
+    """
 
     name: str
     hosts: tuple[str, ...] = ()
@@ -30,6 +33,7 @@ class ExposedService:
     response_headers: HeaderModifiers | None = None
     limits: Limits = DEFAULT_LIMITS
     passive_health: PassiveHealth = DEFAULT_HEALTH
+    limited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,9 @@ def _listener(row: Mapping[str, Any], defaults: Mapping[str, Any], tls: Mapping[
     )
 
 
+_OWN_CIRCUIT = ("MaxConnections", "MaxPendingRequests", "MaxConcurrentRequests", "PassiveHealthCheck")
+
+
 def _service(row: Mapping[str, Any], defaults: Mapping[str, Any]) -> ExposedService:
     return ExposedService(
         name=str(row.get("Name") or ""),
@@ -87,6 +94,7 @@ def _service(row: Mapping[str, Any], defaults: Mapping[str, Any]) -> ExposedServ
         response_headers=parse_modifiers(row.get("ResponseHeaders")),
         limits=ingress_limits(defaults, row),
         passive_health=ingress_passive_health(defaults, row),
+        limited=any(row.get(field) for field in _OWN_CIRCUIT),
     )
 
 
@@ -113,3 +121,36 @@ def exposed(listener: EntryListener, rows: Iterable[GatewayService]) -> tuple[Ex
         if row.port == listener.port and row.service not in named and row.service not in {"", WILDCARD}:
             named[row.service] = replace(wildcard, name=row.service, hosts=())
     return tuple(named.values())
+
+
+# --- circuits ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ExposedCircuit:
+    """What is counted against one set of limits. `suffix` is what tells its targets from others of the service."""
+
+    service: str
+    limits: Limits
+    passive_health: PassiveHealth
+    suffix: str
+
+
+def outbound_key(service: ExposedService, port: int) -> str:
+    """Return the key into the table's outbounds of what an exposed service leads to.
+
+    Consul gives Envoy one cluster a service, with the limits of any of its listeners. Here one with limits of its own
+    has them for its listener alone, and others do not change them by coming and going.
+    """
+    return f"{service.name}@{port}" if service.limited else service.name
+
+
+def exposed_circuits(entry: IngressEntry | None, rows: Iterable[GatewayService] | None) -> dict[str, ExposedCircuit]:
+    """Return what the listeners of an entry lead to, by the keys of outbounds."""
+    found: dict[str, ExposedCircuit] = {}
+    for listener in entry.listeners if entry is not None and rows is not None else ():
+        for service in exposed(listener, rows or ()):
+            key = outbound_key(service, listener.port)
+            suffix = key.removeprefix(service.name)
+            found.setdefault(key, ExposedCircuit(service.name, service.limits, service.passive_health, suffix))
+    return found

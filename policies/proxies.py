@@ -57,6 +57,7 @@ class Registration:
     upstreams: tuple[UpstreamStanza, ...]
     problems: tuple[Problem, ...]
     retries: RetrySettings = DEFAULT_RETRIES  # of upstreams that say nothing themselves
+    gateway_addresses: tuple[str, ...] = ()  # that a gateway listens on
     strict_dns: bool = False  # of a terminating gateway: see `host_names`
 
 
@@ -79,6 +80,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
     connect_timeout = config.number("local_connect_timeout_ms", 5000)
     request_timeout = config.number("local_request_timeout_ms", 0)
     idle_timeout = config.number("local_idle_timeout_ms", 300_000)
+    bind_address = config.text("bind_address", address or "0.0.0.0")  # noqa: S104 - Consul's documented default
     return Registration(
         proxy_id=proxy_id,
         kind=kind,
@@ -90,7 +92,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
         local_address=str(proxy.get("LocalServiceAddress") or "127.0.0.1"),
         local_port=int(proxy.get("LocalServicePort") or 0),
         protocol=config.text("protocol", "tcp").lower(),
-        bind_address=config.text("bind_address", address or "0.0.0.0"),  # noqa: S104 - Consul's documented default
+        bind_address=bind_address,
         bind_port=int(config.number("bind_port", port)),
         local_connect_timeout=(connect_timeout if connect_timeout >= 1 else 5000) / 1000,
         local_request_timeout=request_timeout / 1000 if request_timeout > 0 else None,
@@ -98,9 +100,19 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
         max_inbound_connections=max(0, int(config.number("max_inbound_connections", 0))),
         upstreams=_upstreams(proxy_id, items(proxy.get("Upstreams")), retries, problems),
         retries=retries,
+        gateway_addresses=_gateway_addresses(config, bind_address, mapping(answer.get("TaggedAddresses"))),
         problems=(*problems, *unmet(proxy_id, proxy)),
         strict_dns=config.text("envoy_dns_discovery_type").upper() == "STRICT_DNS",
     )
+
+
+def _gateway_addresses(config: Opaque, bind_address: str, tagged: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the addresses that a gateway's listeners are opened on, each once."""
+    rows = tuple(tagged.values()) if config.flag("envoy_gateway_bind_tagged_addresses") else ()
+    rows += config.part("envoy_gateway_bind_addresses").values()
+    found = (Opaque(row).text("address") for row in rows)
+    default = () if config.flag("envoy_gateway_no_default_bind") else (bind_address,)
+    return tuple(dict.fromkeys((*default, *filter(None, found))))
 
 
 def _upstreams(

@@ -45,6 +45,10 @@ class Opaque:
         """Return the value as it is; None when it is missing."""
         return self._values.get(folded(key))
 
+    def values(self) -> tuple[object, ...]:
+        """Return all values, as they are."""
+        return tuple(self._values.values())
+
     def flag(self, key: str) -> bool:
         """Return whether the value says yes: true, "true", 1."""
         return self.text(key).lower() in {"true", "1", "t"}

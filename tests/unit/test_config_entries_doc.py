@@ -24,6 +24,9 @@ KINDS = (
     "mesh",
     "service-intentions",
     "ingress-gateway",
+    "api-gateway",
+    "http-route",
+    "tcp-route",
 )
 # Where the opaque keys are read, by the heading of their table.
 READERS = {
@@ -54,7 +57,7 @@ def fields(shape: Shape, path: str = "") -> Iterator[str]:
     """Yield the paths of all fields that hold a value of their own."""
     while isinstance(shape, Optional | Listing | Table):
         shape = shape.of
-    if not isinstance(shape, Struct):
+    if not isinstance(shape, Struct) or not shape.fields:  # one without fields is of Enterprise
         yield path
         return
     for field in shape.fields:

@@ -206,3 +206,10 @@ def test_a_tcp_route_leads_to_its_first_service() -> None:
         {"Name": "n", "Parents": [PARENT], "Services": None},
     ]
     assert [(one.name, one.service) for one in parse_tcp_routes(rows, "gw")] == [("n", ""), ("t", "db")]
+
+
+def test_timeouts_and_retries_of_a_service_have_no_effect_and_are_told() -> None:
+    service = {"Name": "api", "Filters": {"TimeoutFilter": {"RequestTimeout": "1s"}, "RetryFilter": None}}
+    (found,), problems = parse_http_routes([route({"Services": [service]})], "gw")
+    assert (found.rules[0].rule.request_timeout, found.rules[0].rule.refused) == (0.0, "")
+    assert [problem.message for problem in problems] == ["api has a TimeoutFilter, which is of rules alone"]
