@@ -335,6 +335,11 @@ class Catalog:
         """Return the agent's leaf of a service, key included (`GET /v1/agent/connect/ca/leaf/:service`)."""
         return await self._get(path("agent/connect/ca/leaf", Segment(service)), cursor, wait)
 
+    async def entry(self, kind: str, name: str, cursor: str = "", wait: float = 0) -> Answer:
+        """Return a config entry, decoded, None when there is none (`GET /v1/config/:kind/:name`)."""
+        answer = await self._entry(kind, name, cursor, wait)
+        return Answer(answer.data.decoded(), answer.cursor) if isinstance(answer.data, Later) else answer
+
     async def service(self, service_id: str) -> Mapping[str, Any]:
         """Return a service of this agent (`GET /v1/agent/service/:id`). Raise CatalogNotFound."""
         return checked_service("agent/service", (await self._get(path("agent/service", Segment(service_id)))).data)

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
+
+from controlplane.issuer import IssuerStatus
 from policies.errors import BadServerCertificate
 from policies.server_certificates import ServerCertificate, read_server_certificate
 
+log = structlog.get_logger(__name__)
 
-@dataclass(slots=True)
-class SourceStatus:
-    """How a source stands. `error` "" is well; times are seconds since the epoch."""
-
-    given: int = 0
-    failures: int = 0  # in a row
-    failing_since: float | None = None
-    error: str = ""
+SourceStatus = IssuerStatus  # they stand as issuers do; `kind` says in words where from
 
 
 class CertificateSource(Protocol):
@@ -55,3 +52,28 @@ def checked_pair(chain_pem: str, key_pem: bytes, source: str) -> ServerCertifica
     finally:
         os.close(descriptor)
     return certificate
+
+
+def succeeded(status: SourceStatus, certificate: ServerCertificate) -> None:
+    """Note that a source gave a certificate."""
+    status.issued += 1
+    status.failures = 0
+    status.failing_since = None
+    status.error = ""
+    log.info(
+        "certificate_read",
+        source=status.kind,
+        names=certificate.names,
+        serial=certificate.serial,
+        ends=certificate.not_after.isoformat(),
+    )
+
+
+def failed(status: SourceStatus, error: Exception) -> None:
+    """Note that a source could not give one, telling it once."""
+    said = str(error)
+    if said != status.error:
+        log.warning("certificate_failing", source=status.kind, error=said)
+    status.failures += 1
+    status.failing_since = status.failing_since or time.time()
+    status.error = said

@@ -8,9 +8,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from policies.errors import BadLeaf
 from policies.identity import SpiffeId
+
+_LONGEST_COMMON_NAME = 64  # characters, ub-common-name of X.520
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -23,6 +26,19 @@ def signing_request(key: ec.EllipticCurvePrivateKey, spiffe_id: SpiffeId) -> str
     uri = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(spiffe_id))])
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(uri, critical=True)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def server_request(key: ec.EllipticCurvePrivateKey, names: Sequence[str]) -> str:
+    """Return a PEM request for these DNS names. The first is the common name too, if it fits: roles ask for one."""
+    subject = [x509.NameAttribute(NameOID.COMMON_NAME, common_name(names))] if common_name(names) else []
+    listed = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(subject)).add_extension(listed, False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def common_name(names: Sequence[str]) -> str:
+    """Return the first name if it can be a common name, else nothing."""
+    return names[0] if names and len(names[0]) <= _LONGEST_COMMON_NAME else ""
 
 
 def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

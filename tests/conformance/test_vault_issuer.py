@@ -567,7 +567,7 @@ async def kept_going(issuer: VaultIssuer, service: str) -> AsyncIterator[None]:
 
 
 def value(issuer: VaultIssuer) -> str:
-    return issuer._token.value if issuer._token is not None else ""
+    return issuer.session._token.value if issuer.session._token is not None else ""
 
 
 async def test_a_token_at_its_greatest_age_is_followed_by_a_login_with_the_next_secret_id(prepared: Prepared) -> None:
@@ -642,8 +642,8 @@ async def test_no_secret_is_logged_or_shown(prepared: Prepared) -> None:
     with capture_logs() as logs:
         async with issuing(prepared.settings(login)) as issuer:
             await first(issuer)
-            shown = repr((issuer._token, issuer.status, issuer._settings, logs))
-            assert issuer._token is not None
-            assert issuer._token.value not in shown
+            shown = repr((issuer.session._token, issuer.status, issuer.session.settings, logs))
+            assert issuer.session._token is not None
+            assert issuer.session._token.value not in shown
     assert secret not in shown
     assert "PRIVATE" not in shown
