@@ -5,7 +5,7 @@ gateway:
   service: edge               # the name in the `ingress-gateway` entry, and the source in intentions
   id: edge-1                  # of the registration; the service's name by default
   address: 192.0.2.10:8443    # registered in Consul
-passthrough: ...              # what else is at the edge: see the modules beside this one
+passthrough, tls: ...         # what else is at the edge: see the modules beside this one
 consul, issuer, vault, admin, drain, log: as in the sidecar's file
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from controlplane.registration import Definition, check_definition, gateway_definition
 from gateway.passthrough import read_passthrough
+from gateway.tls import read_tls
 from policies.edge import EdgeSettings
 from policies.errors import IdentityError
 from policies.identity import parse_service_name
@@ -32,6 +33,7 @@ def read_gateway(path: Path, environment: Mapping[str, str]) -> ProcessSettings:
     role, definitions = _definitions(document.section("gateway"), document)
     settings = read_process(document, environment, role, definitions)
     edge = EdgeSettings(
+        tls=read_tls(document, role),
         passthrough=read_passthrough(document, role),
     )
     document.done()

@@ -6,13 +6,14 @@ config entry and of that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from policies.mesh import TlsLimits
 from policies.server_certificates import CertificateReference
 
 OWN = "own"
+DEFAULT_DOMAIN = "consul"
 DEFAULT_LIMITS = TlsLimits()
 
 
@@ -29,7 +30,10 @@ class FileCertificate:
 
 @dataclass(frozen=True, slots=True)
 class VaultCertificate:
-    """A role of a PKI mount of the gateway's Vault: key made here, `<mount>/sign/<role>`. `ttl` "" is the role's."""
+    """A role of a PKI mount of the gateway's Vault: key made here, `<mount>/sign/<role>`. `ttl` "" is the role's.
+
+    Without names of its own it gets those that Consul gives: see `ingress_tls.consul_names`.
+    """
 
     mount: str
     role: str
@@ -91,11 +95,15 @@ NO_WORDS = PortWords()
 
 @dataclass(frozen=True, slots=True)
 class EdgeTls:
-    """The YAML's `tls`. `certificates` by name, in the order written: the first is the default one."""
+    """The YAML's `tls`. `certificates` by name, in the order written: the first is the default one.
+
+    `domain` is Consul's, of which a certificate without names of its own has some.
+    """
 
     certificates: Mapping[str, CertificateSettings] = field(default_factory=dict)
     everywhere: PortWords = NO_WORDS
     ports: Mapping[int, PortWords] = field(default_factory=dict)
+    domain: str = DEFAULT_DOMAIN
 
     def words(self, port: int) -> PortWords:
         """Return what holds for a port: its own words, else those for all."""
@@ -137,16 +145,3 @@ def settings_of(reference: CertificateReference, edge: EdgeTls) -> CertificateSe
     if reference.kind == OWN:
         return edge.certificates.get(reference.name)
     return EntryCertificate(reference.kind, reference.name)
-
-
-def called_for(
-    listeners: Iterable[ListenerTls | None], edge: EdgeTls
-) -> dict[CertificateReference, CertificateSettings]:
-    """Return the certificates that some listener calls for, and where they come from."""
-    found = {}
-    for tls in listeners:
-        for reference in tls.references() if tls is not None else ():
-            settings = settings_of(reference, edge)
-            if settings is not None:
-                found[reference] = settings
-    return found

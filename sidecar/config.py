@@ -53,6 +53,7 @@ def read_process(
         role=role,
         consul=_consul(document.section("consul"), environment, document),
         vault=vault if issuer == "vault" else None,
+        pki=vault if document.has("vault") else None,
         admin=_admin(document),
         drain_seconds=document.duration("drain", DRAIN_SECONDS),
         log_level=logs.text("level", "info", choices=LEVELS),

@@ -20,7 +20,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
@@ -34,6 +34,7 @@ from controlplane.watches import Follower
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
 from dataplane.serve import Dataplane
+from policies.called_certificates import called_for, client_cas
 from policies.compiler import compile_table, is_heavy
 from policies.errors import CatalogError, CatalogNotFound, ConfigError, MeshError, Problem
 from policies.identity import Leaf, SpiffeId
@@ -49,6 +50,10 @@ from policies.snapshot import (
 from policies.table import Table
 from sidecar import takeover
 from sidecar.settings import ProcessSettings
+
+if TYPE_CHECKING:
+    from controlplane.certificates.follower import Certificates
+    from controlplane.issuer.session import VaultSession
 
 log = structlog.get_logger(__name__)
 
@@ -80,6 +85,8 @@ class Process:
         self._compiled_problems: tuple[Problem, ...] = ()
         self.follower: Follower | None = None
         self.issuer: Issuer | None = None
+        self.certificates: Certificates | None = None  # of a gateway's TLS listeners
+        self._pki: VaultSession | None = None
         self.dataplane: Dataplane | None = None
         self._aside = Aside()
         self._changed = asyncio.Event()
@@ -115,10 +122,13 @@ class Process:
         self.follower = follower = Follower(catalog, snapshot, lambda _: self._changed.set(), aside=self._aside)
         self._changed.set()
         self.issuer = issuer = await self._make_issuer(catalog)
+        self.certificates = self._make_certificates(catalog, follower)
         following = asyncio.create_task(follower.run(self._leaves))
         compiling = asyncio.create_task(self._compile_forever(dataplane))
         registering = asyncio.create_task(self._stay_registered(catalog))
         work: tuple[asyncio.Task[None], ...] = (following, compiling, registering)
+        if self.certificates is not None:
+            work = (*work, asyncio.create_task(self.certificates.run()))
         stopping: asyncio.Task[Any] = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait((*work, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -133,6 +143,8 @@ class Process:
             await asyncio.gather(*work, stopping, return_exceptions=True)
             await dataplane.drain(0)
             await issuer.close()
+            if self._pki is not None:
+                await self._pki.close()
 
     def stop(self) -> None:
         """Begin to drain; a second time, cut what is under way. After `drain_and_hold`, end."""
@@ -238,6 +250,28 @@ class Process:
             return None
         return self.issuer.leaves(SpiffeId(roots.trust_domain, registration.datacenter, registration.service))
 
+    # --- certificates of the edge ---
+
+    def _make_certificates(self, catalog: Catalog, follower: Follower) -> Certificates | None:
+        if self.settings.role not in {Role.INGRESS, Role.API}:
+            return None
+        from controlplane.certificates.follower import Certificates  # noqa: PLC0415 - a sidecar needs none of it
+        from controlplane.certificates.sources import source_of  # noqa: PLC0415 - the same
+
+        return Certificates(lambda settings: source_of(settings, catalog, self._session), follower.take)
+
+    def _session(self) -> VaultSession:
+        """Return the session with Vault: the leaf's if that comes from there, for credentials may be good only once."""
+        from controlplane.issuer.session import VaultSession  # noqa: PLC0415 - 17 MB that only Vault's users pay
+        from controlplane.issuer.vault import VaultIssuer  # noqa: PLC0415 - the same
+
+        if isinstance(self.issuer, VaultIssuer):
+            return self.issuer.session
+        if self._pki is None:
+            assert self.settings.pki is not None  # noqa: S101 - a certificate of Vault's needs its block in the file
+            self._pki = VaultSession(self.settings.pki)
+        return self._pki
+
     # --- tables ---
 
     async def _compile_forever(self, dataplane: Dataplane) -> None:
@@ -263,6 +297,10 @@ class Process:
         else:
             table, problems = compile_table(snapshot, previous)
         generation = self._put_in_force(snapshot, table)
+        if self.certificates is not None:
+            registration = snapshot.registration
+            datacenter = registration.datacenter if registration is not None else ""
+            self.certificates.adjust(called_for(table, datacenter), client_cas(table))
         failures: list[ConfigError] = []
         for failed in dataplane.steps(generation, self.settings.drain_seconds) if generation is not None else ():
             failures += failed
@@ -292,7 +330,9 @@ class Process:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """Return what is not followed: of the table, and of what it names outside."""
-        return (*self._compiled_problems, *(self.dataplane.problems if self.dataplane is not None else ()))
+        outside = self.dataplane.problems if self.dataplane is not None else ()
+        certificates = self.certificates.problems() if self.certificates is not None else ()
+        return (*self._compiled_problems, *outside, *certificates)
 
     # --- registration ---
 
@@ -382,7 +422,7 @@ class Process:
     # --- how it stands ---
 
     def settled(self) -> bool:
-        """Return whether listeners are open and every upstream has answered, failed, or had its time."""
+        """Return whether listeners are open and every upstream and certificate has come, failed, or had its time."""
         return self.live.current is not None and self._followed is not None and self._is_complete(self._followed)
 
     def _is_complete(self, snapshot: Snapshot) -> bool:
@@ -393,7 +433,9 @@ class Process:
         statuses = self.follower.status.watches
         silent = [watch for watch in waiting(snapshot) if watch not in statuses or not statuses[watch].failures]
         looked_up = self.dataplane is None or self.dataplane.settled
-        return (looked_up and not silent) or now > self._heard_at + SETTLE_SECONDS
+        certificates = self.certificates.awaited() if self.certificates is not None else frozenset()
+        fetched = certificates.issubset(snapshot.material.certificates)
+        return (looked_up and fetched and not silent) or now > self._heard_at + SETTLE_SECONDS
 
     def ready(self) -> bool:
         """Return whether traffic may be sent here."""

@@ -20,7 +20,7 @@ _MAX_PORT = 65535
 
 @dataclass(frozen=True, slots=True)
 class ProcessSettings:
-    """Who to be and whom to ask. `vault` None: the leaf comes from Consul.
+    """Who to be and whom to ask. `vault` None: the leaf comes from Consul; `pki` may be asked for other certificates.
 
     Exactly one of three says who: `definitions` to register ourselves (the service, if it is ours to register, and the
     proxy last), `proxy_id` of a registered proxy or gateway, or `sidecar_for`, a service instance that has one.
@@ -38,6 +38,7 @@ class ProcessSettings:
     sidecar_for: str = ""
     gateway_service: str = ""
     edge: EdgeSettings = NO_EDGE
+    pki: VaultSettings | None = None
 
 
 def parse_address(text: str) -> tuple[str, int]:

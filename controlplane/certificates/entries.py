@@ -1,6 +1,7 @@
 """Certificates of the edge from Consul's entries.
 
-An `inline-certificate` holds both PEMs, a `file-system-certificate` paths. The files are those of the gateway's machine. Entries are not part of the snapshot: a key belongs in no dump of it.
+An `inline-certificate` holds both PEMs, a `file-system-certificate` paths on the gateway's machine. Entries are not
+part of the snapshot: a key belongs in no dump of it.
 Source: `GET /v1/config/:kind/:name`, blocking.
 """
 

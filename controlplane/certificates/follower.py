@@ -69,6 +69,10 @@ class Certificates:
             self._ca_statuses[file] = SourceStatus(f"client CA {file}")
             self._cas[file] = self._group.create_task(self._follow_ca(file), name=f"client CA {file}")
 
+    def awaited(self) -> frozenset[CertificateReference]:
+        """Return the certificates whose sources have not failed: they are there, or about to come."""
+        return frozenset(reference for reference, status in self.statuses.items() if not status.error)
+
     def problems(self) -> tuple[Problem, ...]:
         """Return what is wrong with the sources now."""
         named = [(str(reference), status) for reference, status in self.statuses.items()]

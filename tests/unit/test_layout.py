@@ -33,6 +33,8 @@ ELSEWHERE = {
     "controlplane/catalog.py": "conformance/test_catalog.py",
     "controlplane/watches.py": "conformance/test_follower.py",
     "controlplane/issuer/vault.py": "conformance/test_vault_issuer.py",
+    "controlplane/certificates/vault.py": "conformance/test_edge_certificates.py",
+    "controlplane/certificates/sources.py": "conformance/test_edge_certificates.py",
     "controlplane/issuer/session.py": "conformance/test_vault_issuer.py",
     "controlplane/issuer/renewal.py": "conformance/test_vault_issuer.py",
     "controlplane/issuer/login.py": "conformance/test_vault_issuer.py",

@@ -8,7 +8,7 @@ from policies.edge_tls import (
     Hsts,
     ListenerTls,
     PortWords,
-    called_for,
+    settings_of,
 )
 from policies.server_certificates import CertificateReference
 
@@ -17,11 +17,13 @@ EDGE = EdgeTls({"web": WEB}, everywhere=PortWords(strict_sni=True), ports={8080:
 INLINE = CertificateReference("inline-certificate", "c1")
 
 
-def test_what_listeners_call_for_is_known_once_with_its_origin() -> None:
+def test_a_reference_tells_where_its_certificate_comes_from() -> None:
     own, lost = CertificateReference("own", "web"), CertificateReference("own", "lost")
-    listeners = [ListenerTls((own, lost)), None, ListenerTls((INLINE,), {"a.com": own})]
-    assert called_for(listeners, EDGE) == {own: WEB, INLINE: EntryCertificate("inline-certificate", "c1")}
+    assert settings_of(own, EDGE) == WEB
+    assert settings_of(lost, EDGE) is None
+    assert settings_of(INLINE, EDGE) == EntryCertificate("inline-certificate", "c1")
     assert EDGE.own_references() == (own,)
+    assert ListenerTls((own,), {"a.com": INLINE, "b.com": own}).references() == (own, INLINE)
 
 
 def test_a_ports_own_words_replace_those_for_all() -> None:

@@ -1,0 +1,29 @@
+"""Which source a certificate's settings ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from controlplane.certificates import CertificateSource
+from controlplane.certificates.entries import Entries, EntrySource
+from controlplane.certificates.files import FileSource
+from policies.edge_tls import CertificateSettings, EntryCertificate, FileCertificate
+
+if TYPE_CHECKING:
+    from controlplane.issuer.session import VaultSession
+
+
+def source_of(
+    settings: CertificateSettings, entries: Entries, session: Callable[[], VaultSession]
+) -> CertificateSource:
+    """Return the source. `session` is asked for only where Vault is needed."""
+    match settings:
+        case FileCertificate():
+            return FileSource(settings)
+        case EntryCertificate():
+            return EntrySource(settings, entries)
+        case _:
+            from controlplane.certificates.vault import VaultSource  # noqa: PLC0415 - 17 MB that only its users pay
+
+            return VaultSource(settings, session())
