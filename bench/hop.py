@@ -27,6 +27,7 @@ class Pass:
     retry: RetryPolicy | None = None
     budget: RetryBudget | None = None
     in_mesh = False
+    repeats = True
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

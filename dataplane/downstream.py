@@ -1,20 +1,13 @@
 """A connection from a caller: reads requests, has them decided, and writes the answers in order.
 
 One request at a time is under way; what a caller sends ahead waits. A request costs no task unless a connection has to
-be dialled. The states of a connection:
-
-    HEAD ──head──▶ BODY ──last byte──▶ ANSWERING ──answer whole──▶ HEAD …
-      └──head without body──────────────────▲            101 ──▶ TUNNEL
-
-An answer made here may be ready while a body still arrives: a short one is read and thrown away (SKIPPING) so that
-the connection can be kept, else the connection closes once the caller had a moment to read the answer (CLOSING).
+be dialled. What is awaited from the caller is one of `states`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -23,6 +16,8 @@ from dataplane.bodies import Body, ChunkedBody, LengthBody
 from dataplane.clock import NEVER, Clock
 from dataplane.exchange import Decide, Forward, Reply, refusal
 from dataplane.heads import END, MAX_HEAD, BadHead, RequestHead, ResponseHead, looks_wrong, parse_request, without
+from dataplane.plans import Key, Plan, Plans
+from dataplane.states import ANSWERING, BODY, CLOSED, CLOSING, HEAD, SKIPPING, TUNNEL
 from policies.retries import Failure
 
 if TYPE_CHECKING:
@@ -40,18 +35,6 @@ LINGER_SECONDS = 1.0  # for a caller to read an answer that it did not wait for
 
 _ERROR = 400
 _OUR_WORD = frozenset({b"x-lictor-reason"})
-
-
-class State(enum.Enum):
-    """What is awaited from the caller."""
-
-    HEAD = enum.auto()
-    BODY = enum.auto()
-    ANSWERING = enum.auto()
-    TUNNEL = enum.auto()
-    SKIPPING = enum.auto()
-    CLOSING = enum.auto()
-    CLOSED = enum.auto()
 
 
 class Downstream(asyncio.Protocol):
@@ -77,6 +60,7 @@ class Downstream(asyncio.Protocol):
         "_input_paused",
         "_listener",
         "_loop",
+        "_plans",
         "_request",
         "_started",
         "_state",
@@ -99,6 +83,7 @@ class Downstream(asyncio.Protocol):
         clock: Clock,
         counts: tuple[HttpCounts, ConnectionCounts],
         expires: float = NEVER,
+        plans: Plans | None = None,
     ) -> None:
         self._listener = listener
         self._decide = decide
@@ -106,7 +91,7 @@ class Downstream(asyncio.Protocol):
         self._counts, self._connections = counts
         self._loop = asyncio.get_running_loop()
         self._expires = expires
-        self._state = State.HEAD
+        self._state = HEAD
         self._ahead = b""
         self._advancing = False
         self._answering = False  # the head of the answer has been sent
@@ -116,6 +101,7 @@ class Downstream(asyncio.Protocol):
         self._forward: Forward | None = None
         self._head: RequestHead | None = None
         self._input_paused = False
+        self._plans = plans if plans is not None else Plans()
         self._request = b""  # as it was sent over a warm connection, if it may be sent again
         self._started = 0.0
         self._status = 0
@@ -147,19 +133,20 @@ class Downstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read requests."""
         state = self._state
-        if state is State.HEAD:
+        if state is HEAD:
             self._ahead = self._ahead + data if self._ahead else data
-            self._advance()
-        elif state is State.BODY:
+            if not self._advancing:
+                self._advance()
+        elif state is BODY:
             self._read_body(data)
-        elif state is State.TUNNEL:
+        elif state is TUNNEL:
             if self._upstream is not None:
                 self._upstream.send(data)
-        elif state is State.ANSWERING:
+        elif state is ANSWERING:
             self._ahead += data
             if len(self._ahead) > MAX_AHEAD:
                 self.pause_input()
-        elif state is State.SKIPPING:
+        elif state is SKIPPING:
             self._skip(data)
 
     def eof_received(self) -> bool:
@@ -169,7 +156,7 @@ class Downstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller is gone: nobody waits for an answer."""
         del exc
-        self._state = State.CLOSED
+        self._state = CLOSED
         self._clock.discard(self)
         self._connections.closed += 1
         self._end_attempts()
@@ -195,7 +182,7 @@ class Downstream(asyncio.Protocol):
     def drain(self) -> None:
         """Close when idle; else after the answer that is under way."""
         self._close_after = True
-        if self._state is State.HEAD and not self._ahead:
+        if self._state is HEAD and not self._ahead:
             self.transport.close()
 
     def abort(self) -> None:
@@ -205,7 +192,7 @@ class Downstream(asyncio.Protocol):
     def expire(self) -> None:
         """The clock: a deadline has passed."""
         self.deadline = NEVER
-        if self._state is State.HEAD:
+        if self._state is HEAD:
             if self._ahead:
                 self._refuse(Reply(408, "head_timeout"))
             else:
@@ -213,9 +200,9 @@ class Downstream(asyncio.Protocol):
         elif self._clock.now >= self._expires:
             self._counts.reasons["certificate_ended"] += 1
             self.transport.abort()
-        elif self._state in {State.ANSWERING, State.BODY}:
+        elif self._state in {ANSWERING, BODY}:
             self._timed_out()
-        elif self._state is State.CLOSING:
+        elif self._state is CLOSING:
             self.transport.close()
         else:
             self.transport.abort()
@@ -224,30 +211,29 @@ class Downstream(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Take requests off the input until one has to be waited for."""
-        if self._advancing:
-            return
         self._advancing = True
-        while self._state is State.HEAD and self._ahead and not self.transport.is_closing():
-            if not self._take_request():
+        while self._state is HEAD and self._ahead and not self.transport.is_closing():
+            data = self._ahead
+            if data.startswith(b"\r\n"):
+                self._ahead = data = data[2:]
+            end = data.find(END)
+            if end < 0:
+                self._await_head(data)
                 break
+            self._ahead = data[end + 4 :]
+            self._take(data[: end + 4])
         self._advancing = False
 
-    def _take_request(self) -> bool:
-        data = self._ahead
-        if data.startswith(b"\r\n"):
-            self._ahead = data = data[2:]
-        end = data.find(END)
-        if end < 0:
-            self._await_head(data)
-            return False
-        self._ahead = data[end + 4 :]
+    def _take(self, raw: bytes) -> None:
+        """Take a request whose head is there."""
         self._started = self._loop.time()
+        self._answering = False
+        key = (self._decide, self.client_address, self.peer_certificate, raw)
         try:
-            head = parse_request(data[: end + 4])
-            self._begin(head)
+            plan = self._plans.known.get(key) or self._decided(parse_request(raw), key)
+            self._follow(plan)
         except BadHead as error:
             self._refuse(refusal(error))
-        return True
 
     def _await_head(self, data: bytes) -> None:
         if len(data) > MAX_HEAD:
@@ -257,26 +243,30 @@ class Downstream(asyncio.Protocol):
         elif self.deadline > self._clock.now + HEAD_SECONDS:
             self.deadline = self._clock.now + HEAD_SECONDS
 
-    def _begin(self, head: RequestHead) -> None:
-        self._head = head
-        self._close_after = (
-            self._close_after or head.close or self._clock.now >= self._expires or self._listener.retiring
-        )
-        self._answering = False
+    def _decided(self, head: RequestHead, key: Key) -> Plan:
         decision = self._decide(self, head)
         if isinstance(decision, Reply):
-            self._state = State.ANSWERING
-            if head.chunked or head.content_length:
-                self._begin_body(head)
+            return Plan(head, decision, b"", self.memo)
+        plan = Plan(head, decision, decision.request(head, self), self.memo)
+        if decision.repeats:
+            self._plans.keep(key, plan)
+        return plan
+
+    def _follow(self, plan: Plan) -> None:
+        """Send a request on, or answer it."""
+        self._head = head = plan.head
+        self.memo = plan.memo
+        if head.close or self._clock.now >= self._expires or self._listener.retiring:
+            self._close_after = True
+        self._state = ANSWERING
+        request, decision = plan.request, plan.decision
+        if head.chunked or head.content_length:
+            request += self._begin_body(head)
+        if isinstance(decision, Reply):
             self.answer_here(decision)
             return
         self._forward = decision
         self.deadline = self._in(decision.request_timeout or decision.idle_timeout)
-        request = decision.request(head, self)
-        if head.chunked or head.content_length:
-            request += self._begin_body(head)
-        else:
-            self._state = State.ANSWERING
         self._send(decision, head, request)
 
     def _begin_body(self, head: RequestHead) -> bytes:
@@ -285,7 +275,7 @@ class Downstream(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._body = body = ChunkedBody(400) if head.chunked else LengthBody(head.content_length)
         out, self._ahead = body.feed(self._ahead)
-        self._state = State.ANSWERING if body.done else State.BODY
+        self._state = ANSWERING if body.done else BODY
         return out
 
     def _send(self, forward: Forward, head: RequestHead, request: bytes) -> None:
@@ -294,7 +284,7 @@ class Downstream(asyncio.Protocol):
             upstream = pool.take()
             if upstream is not None:
                 # Kept in case the warm connection turns out dead. Only what is whole can be sent twice.
-                whole = self._state is State.ANSWERING and head.method in IDEMPOTENT
+                whole = self._state is ANSWERING and head.method in IDEMPOTENT
                 self._request = request if whole else b""
                 self.ask(upstream, request)
                 return
@@ -333,7 +323,7 @@ class Downstream(asyncio.Protocol):
         if upstream is not None:
             upstream.send(out)
         if body.done:
-            self._state = State.ANSWERING
+            self._state = ANSWERING
             self._ahead = rest
             if self._attempts is not None:
                 self._attempts.completed()
@@ -350,12 +340,12 @@ class Downstream(asyncio.Protocol):
     @property
     def request_complete(self) -> bool:
         """Return whether the whole request has been sent on."""
-        return self._state is State.ANSWERING
+        return self._state is ANSWERING
 
     @property
     def gone(self) -> bool:
         """Return whether the caller has left."""
-        return self._state is State.CLOSED
+        return self._state is CLOSED
 
     @property
     def asked(self) -> RequestHead | None:
@@ -370,16 +360,16 @@ class Downstream(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Return whether nothing is under way and nothing of a next request has come."""
-        return self._state is State.HEAD and not self._ahead
+        return self._state is HEAD and not self._ahead
 
     @property
     def is_tunnel(self) -> bool:
         """Return whether it has become a tunnel."""
-        return self._state is State.TUNNEL
+        return self._state is TUNNEL
 
     def last(self) -> None:
         """Let the request at hand be the last one: its answer says so. If it cannot any more, the next one's will."""
-        if self._state is State.HEAD or not self._answering:
+        if self._state is HEAD or not self._answering:
             self._close_after = True
 
     @property
@@ -418,10 +408,10 @@ class Downstream(asyncio.Protocol):
             self._end_attempts()
         if forward is not None:
             if head.status >= _ERROR and not forward.in_mesh:
-                head.lines = without(head.lines, _OUR_WORD)
+                head = head.with_lines(without(head.lines, _OUR_WORD))
             head = forward.response_lines(head, self)
         extra = b"transfer-encoding: chunked\r\n" if reframed else b""
-        if self._close_after or self._state is State.BODY:
+        if self._close_after or self._state is BODY:
             self._close_after = True
             extra += b"connection: close\r\n"
         self._answering = True
@@ -463,7 +453,7 @@ class Downstream(asyncio.Protocol):
         self._end_attempts()
         self._counts.answered(head.status, self._loop.time() - self._started)
         self.transport.write(head.render(b"connection: Upgrade\r\n"))
-        self._state = State.TUNNEL
+        self._state = TUNNEL
         self.deadline = self._expires
         ahead, self._ahead = self._ahead, b""
         self.resume_input()
@@ -514,7 +504,7 @@ class Downstream(asyncio.Protocol):
         forward = self._forward
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
-            if self._state is State.ANSWERING:
+            if self._state is ANSWERING:
                 upstream.overdue()
             else:
                 upstream.give_up()  # it was the caller who took too long
@@ -546,7 +536,7 @@ class Downstream(asyncio.Protocol):
             )
         )
         if unread and not self._close_after:
-            self._state = State.SKIPPING
+            self._state = SKIPPING
             self._status = reply.status
             self.deadline = self._in(SKIP_SECONDS)
             self.resume_input()
@@ -567,19 +557,19 @@ class Downstream(asyncio.Protocol):
         self._body = None
         self._close_after = True
         self._ahead = b""
-        self._state = State.BODY  # whatever comes now belongs to something that was not understood
+        self._state = BODY  # whatever comes now belongs to something that was not understood
         self.answer_here(reply)
 
     def _close(self) -> None:
         """Close; where the caller may still be sending, give it a moment to read the answer first."""
-        if self._state is State.BODY:
-            self._state = State.CLOSING
+        if self._state is BODY:
+            self._state = CLOSING
             self.deadline = self._clock.now + LINGER_SECONDS
             self.resume_input()
             with contextlib.suppress(OSError):  # of asyncio's own transport, when the caller has just been reset
                 self.transport.write_eof()
         else:
-            self._state = State.CLOSING
+            self._state = CLOSING
             self.transport.close()
 
     def _finish(self, status: int) -> None:
@@ -593,8 +583,9 @@ class Downstream(asyncio.Protocol):
         if self._close_after:
             self._close()
             return
-        self._state = State.HEAD
+        self._state = HEAD
         self.deadline = self._in(IDLE_SECONDS)
-        self.resume_input()
-        if self._ahead:
+        if self._input_paused:
+            self.resume_input()
+        if self._ahead and not self._advancing:
             self._advance()

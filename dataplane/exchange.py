@@ -50,8 +50,8 @@ class Reply:
 
     def render(self, date: bytes, *, close: bool, head_request: bool, downstream: Downstream | None = None) -> bytes:
         """Return the whole answer. Its `change` needs the downstream that it is for."""
-        head = ResponseHead(self.status, b"HTTP/1.1 %d %b" % (self.status, _PHRASES.get(self.status, b"")), b"")
-        head.lines = self._fields(date, close=close)
+        first = b"HTTP/1.1 %d %b" % (self.status, _PHRASES.get(self.status, b""))
+        head = ResponseHead(self.status, first, self._fields(date, close=close))
         if self.change is not None and downstream is not None:
             head = self.change(head, downstream)
         return head.render() + (b"" if head_request else self.body)
@@ -80,9 +80,11 @@ class Forward(Protocol):
     """A decision to pass a request on. One object serves all requests that are decided alike.
 
     `request_timeout` and `idle_timeout` are seconds or None. `in_mesh` says whether the endpoint is a sidecar: of its
-    answers alone a field of this proxy's own is believed.
+    answers alone a field of this proxy's own is believed. `repeats` says that until the next swap the same head, from
+    the same address with the same certificate, is decided the same way and gives the same `request`.
     """
 
+    repeats: bool
     retry: RetryPolicy | None
     budget: RetryBudget | None
     in_mesh: bool

@@ -39,6 +39,7 @@ _PROTECTED = frozenset(
     | {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-client-cert"}
 )
 _XFCC = b"x-forwarded-client-cert"
+_KNOWN_RESPONSES, _KNOWN_SIZE = 128, 1024  # heads that are remembered, and bytes of the longest
 _FEW = 6  # names that are worth a pattern of their own
 
 
@@ -283,23 +284,46 @@ def _settle_target(request: RequestHead) -> None:
 
 
 class ResponseHead:
-    """A response's head. `lines` are all field lines, each ending in CRLF."""
+    """A response's head. `lines` are all field lines, each ending in CRLF.
 
-    __slots__ = ("chunked", "close", "content_length", "first", "lines", "status", "strip")
+    It is never changed: an app gives the same head again and again, and `parse_response` the same object for it.
+    """
+
+    __slots__ = ("_lines", "_rendered", "chunked", "close", "content_length", "first", "status", "strip")
 
     def __init__(self, status: int, first: bytes, lines: bytes) -> None:
         self.status = status
         self.first = first  # the status line without CRLF
-        self.lines = lines
+        self._lines = lines
+        self._rendered = b""
         self.content_length: int | None = None
         self.chunked = False
         self.close = False
         self.strip: frozenset[bytes] | None = None
 
+    @property
+    def lines(self) -> bytes:
+        """Return all field lines."""
+        return self._lines
+
+    def with_lines(self, lines: bytes) -> ResponseHead:
+        """Return a head with other field lines in the place of these, and the same framing."""
+        changed = ResponseHead(self.status, self.first, lines)
+        changed.content_length = self.content_length
+        changed.chunked = self.chunked
+        changed.close = self.close
+        changed.strip = self.strip
+        return changed
+
     def render(self, extra: bytes = b"") -> bytes:
         """Return the head as it goes on, with `extra` lines at the end."""
-        lines = without(self.lines, self.strip) if self.strip else self.lines
-        return b"%b\r\n%b%b\r\n" % (self.first, lines, extra)
+        if self._rendered and not extra:
+            return self._rendered
+        lines = without(self._lines, self.strip) if self.strip else self._lines
+        rendered = b"%b\r\n%b%b\r\n" % (self.first, lines, extra)
+        if not extra:
+            self._rendered = rendered
+        return rendered
 
 
 @functools.lru_cache(maxsize=256)
@@ -310,6 +334,10 @@ def _is_status_line(line: bytes) -> bool:
 
 def parse_response(head: bytes) -> ResponseHead:
     """Return the head in `head`, which ends with the empty line. Raise BadHead (502) for a malformed one."""
+    return _known_response(head) if len(head) <= _KNOWN_SIZE else _read_response(head)
+
+
+def _read_response(head: bytes) -> ResponseHead:
     first, _, lines = head.partition(b"\r\n")
     if len(head) > MAX_HEAD:
         raise BadHead(502, "head_too_large")
@@ -333,6 +361,9 @@ def parse_response(head: bytes) -> ResponseHead:
     if framings and (response.status < 200 or response.status == _NO_CONTENT):  # noqa: PLR2004 - informational
         _without_body(response)
     return response
+
+
+_known_response = functools.lru_cache(maxsize=_KNOWN_RESPONSES)(_read_response)
 
 
 def _without_body(response: ResponseHead) -> None:

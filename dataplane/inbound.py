@@ -30,7 +30,16 @@ _GRPC_DENIED = b"content-type: application/grpc\r\ngrpc-status: 7\r\ngrpc-messag
 class ToApp:
     """The decision to let a request through to the local app."""
 
-    __slots__ = ("_connect_timeout", "_pool", "budget", "idle_timeout", "in_mesh", "request_timeout", "retry")
+    __slots__ = (
+        "_connect_timeout",
+        "_pool",
+        "budget",
+        "idle_timeout",
+        "in_mesh",
+        "repeats",
+        "request_timeout",
+        "retry",
+    )
 
     def __init__(self, inbound: Inbound, pools: Pools) -> None:
         self._pool = pools.of_app(inbound.local_address, inbound.local_port)
@@ -40,6 +49,7 @@ class ToApp:
         self.retry: RetryPolicy | None = None
         self.budget: RetryBudget | None = None
         self.in_mesh = False
+        self.repeats = True
 
     def choose(self, head: RequestHead, downstream: Downstream) -> Pool:
         """Return the app's pool."""

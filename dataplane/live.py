@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from dataplane.plans import Plans
 from dataplane.server_tls import ServerContexts, contexts_of_listeners
 from dataplane.tls import Contexts, PeerCheck, build_contexts
 from policies.errors import BadLeaf, Problem
@@ -52,6 +53,7 @@ class Live:
 
     def __init__(self) -> None:
         self.current: Generation | None = None
+        self.plans = Plans()
         self._subscribers: list[Callable[[Generation], None]] = []
 
     def follow(
@@ -94,6 +96,7 @@ class Live:
         number = old.number + 1 if old is not None else 1
         generation = Generation(number, table, leaf, roots, mesh, contexts, check, material, outside, problems)
         self.current = generation
+        self.plans.forget()
         for subscriber in tuple(self._subscribers):
             subscriber(generation)
         return generation

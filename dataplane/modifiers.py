@@ -10,7 +10,7 @@ import re
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -33,12 +33,13 @@ class Moment:
     request: RequestHead | None
     response: ResponseHead | None = None
 
-    def hide(self, names: frozenset[bytes]) -> None:
-        """Take fields out of the message that is being changed."""
+    def hiding(self, names: frozenset[bytes]) -> Moment:
+        """Return the moment with fields taken out of the message that is being changed."""
         if self.response is not None:
-            self.response.lines = without(self.response.lines, names)
-        elif self.request is not None:
+            return replace(self, response=self.response.with_lines(without(self.response.lines, names)))
+        if self.request is not None:
             self.request.change(without(self.request.lines, names))
+        return self
 
     def value(self, variable: Variable) -> str:
         """Return what a variable stands for; empty where there is nothing to tell."""
@@ -118,10 +119,15 @@ class Edit:
     sets: tuple[tuple[bytes, _Pieces], ...]  # with variables
     adds: tuple[tuple[bytes, _Pieces], ...]
 
+    @property
+    def varies(self) -> bool:
+        """Return whether there are variables in it."""
+        return bool(self.sets) or any(_varies(pieces) for _, pieces in self.adds)
+
     def apply(self, lines: bytes, moment: Moment) -> bytes:
         """Return the field lines after this level."""
         if self.unseen:
-            moment.hide(self.unseen)
+            moment = moment.hiding(self.unseen)
         sets = [(name, text) for name, pieces in self.sets if (text := _text(pieces, moment))]
         adds = b"".join(_line(name, text) for name, pieces in self.adds if (text := _text(pieces, moment)))
         drop = self.drop | {name for name, _ in sets} if sets else self.drop

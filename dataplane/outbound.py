@@ -41,6 +41,7 @@ class ToEndpoint:
         "budget",
         "idle_timeout",
         "in_mesh",
+        "repeats",
         "request_timeout",
         "retry",
     )
@@ -64,6 +65,8 @@ class ToEndpoint:
         self.request_timeout = route.request_timeout
         self.idle_timeout = route.idle_timeout
         self.in_mesh = True
+        # A split draws for each request; variables may tell of the connection and of the time.
+        self.repeats = len(route.legs) == 1 and not any(edit.varies for edit in self._request_edits)
         self.retry = retry = route.retry
         self.budget = everything.budget(pools.cluster.target, retry.budget_percent) if retry is not None else None
 
@@ -104,7 +107,8 @@ class ToEndpoint:
     def response_lines(self, head: ResponseHead, downstream: Downstream) -> ResponseHead:
         """Return the answer with this route's changes and the cookie by which the next request finds its way."""
         if self._cookies and (asked := downstream.under_way) is not None:
-            head.lines += new_cookies(self._pools.cluster.balancer.hash_policies, asked, downstream)
+            cookies = new_cookies(self._pools.cluster.balancer.hash_policies, asked, downstream)
+            head = head.with_lines(head.lines + cookies)
         return _changed(head, downstream, self._response_edits) if self._response_edits else head
 
 
@@ -115,7 +119,7 @@ def _response_edits(route: Route, leg: Leg, virtual_host: VirtualHost | None) ->
 
 def _changed(head: ResponseHead, downstream: Downstream, edits: tuple[Edit, ...]) -> ResponseHead:
     for edit in edits:
-        head.lines = edit.apply(head.lines, Moment(downstream, downstream.asked, head))
+        head = head.with_lines(edit.apply(head.lines, Moment(downstream, downstream.asked, head)))
     return head
 
 

@@ -238,7 +238,7 @@ class Dataplane:
                 ends = min(transport.peer.not_after.timestamp(), generation.leaf_ends)
                 expires = self.clock.now + ends - self.clock.wall
                 if self._inbound_now().protocol == HTTP:
-                    return Downstream(listener, decide, self.clock, (http, connections), expires)
+                    return Downstream(listener, decide, self.clock, (http, connections), expires, self._live.plans)
                 relays.append(Relay(listener, connections, self.clock, transport.peer, expires))
                 return relays[0].downstream
 
@@ -270,7 +270,7 @@ class Dataplane:
                 generation = self._live.current
                 upstream, spoken = _behind(generation.table, key) if generation is not None else ("", "")
                 if spoken == HTTP:
-                    return Downstream(listener, decide, self.clock, (http, connections))
+                    return Downstream(listener, decide, self.clock, (http, connections), plans=self._live.plans)
                 relay = Relay(listener, connections, self.clock, None, NEVER)
                 relays.append((relay, upstream))
                 return relay.downstream

@@ -27,8 +27,7 @@ EXPIRY_MARGIN = 2.0  # seconds before a certificate ends in which a connection t
 _UNAVAILABLE = 503
 # What a sidecar of ours says when it could not reach its app: the endpoint is as gone as one that takes no connection.
 _APP_IS_GONE = re.compile(rb"(?im)^x-lictor-reason: (?:remote_connection_failure|connection_timeout)\r?$")
-_NO_CONTENT = 204
-_NOT_MODIFIED = 304
+_EMPTY = frozenset({204, 304})  # No Content, Not Modified
 _SWITCHING = 101
 _CONTINUE = 100
 
@@ -42,6 +41,11 @@ class State(enum.Enum):
     UNWANTED = enum.auto()  # the rest of an answer that nobody waits for
     TUNNEL = enum.auto()  # after 101: bytes both ways
     CLOSED = enum.auto()
+
+
+# A member looked up through its class costs as much as a call.
+_IDLE, _HEAD, _BODY = State.IDLE, State.HEAD, State.BODY
+_UNWANTED, _TUNNEL, _CLOSED = State.UNWANTED, State.TUNNEL, State.CLOSED
 
 
 class Upstream(asyncio.Protocol):
@@ -67,7 +71,7 @@ class Upstream(asyncio.Protocol):
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._asker: Downstream | None = None
-        self._state = State.IDLE
+        self._state = _IDLE
         self._input = b""
         self._body: Body | None = None
         self._head_request = False
@@ -84,13 +88,13 @@ class Upstream(asyncio.Protocol):
 
     def usable(self, now: float) -> bool:
         """Return whether another request may be sent."""
-        return self._state is State.IDLE and now < self.expires - EXPIRY_MARGIN and not self.transport.is_closing()
+        return self._state is _IDLE and now < self.expires - EXPIRY_MARGIN and not self.transport.is_closing()
 
     def ask(self, asker: Downstream, request: bytes, *, head_request: bool) -> None:
         """Send a request's head and what is there of its body."""
         self._asker = asker
         self._head_request = head_request
-        self._state = State.HEAD
+        self._state = _HEAD
         self.deadline = self.expires
         self.transport.write(request)
 
@@ -110,13 +114,13 @@ class Upstream(asyncio.Protocol):
             self.abort()
             return
         self._pool.end(self)
-        self._state = State.UNWANTED
+        self._state = _UNWANTED
         self.unwanted = MAX_UNWANTED
         self.deadline = min(self.expires, self._pool.clock.now + UNWANTED_SECONDS)
 
     def overdue(self) -> None:
         """The answer did not come in time: the endpoint has failed, and the connection is of no use any more."""
-        if self._state is State.HEAD:
+        if self._state is _HEAD:
             self._pool.failed()
         self.give_up()
 
@@ -127,7 +131,7 @@ class Upstream(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
-        if self._state is not State.CLOSED:
+        if self._state is not _CLOSED:
             self.transport.abort()
 
     def expire(self) -> None:
@@ -144,7 +148,7 @@ class Upstream(asyncio.Protocol):
     @property
     def closed(self) -> bool:
         """Return whether it has ended."""
-        return self._state is State.CLOSED
+        return self._state is _CLOSED
 
     # --- the transport's calls ---
 
@@ -160,14 +164,14 @@ class Upstream(asyncio.Protocol):
             self._read_unwanted(data)
             return
         try:
-            if self._state is State.HEAD:
+            if self._state is _HEAD:
                 self._read_head(asker, self._input + data if self._input else data)
-            elif self._state is State.BODY:
+            elif self._state is _BODY:
                 self._read_body(asker, data)
-            elif self._state is State.TUNNEL:
+            elif self._state is _TUNNEL:
                 asker.tunnel(data)
         except BadHead as error:
-            if self._state is State.HEAD:
+            if self._state is _HEAD:
                 self._pool.failed()
             self._asker = None
             self.abort()
@@ -183,16 +187,16 @@ class Upstream(asyncio.Protocol):
         del exc
         asker, state, body = self._asker, self._state, self._body
         self._asker = None
-        self._state = State.CLOSED
+        self._state = _CLOSED
         self._pool.clock.discard(self)
         self._pool.lost(self)
         if asker is None:
             return
-        if state is State.HEAD:
+        if state is _HEAD:
             if self._pool.clock.now < self.expires:  # else a certificate has ended, which is no failure
                 self._pool.failed()
             asker.upstream_lost(self)
-        elif state is State.TUNNEL:
+        elif state is _TUNNEL:
             asker.tunnel_ended()
         else:
             last = body.end() if body is not None else None
@@ -240,8 +244,12 @@ class Upstream(asyncio.Protocol):
         pool = self._pool
         if head.status >= 500 or pool.troubled:  # noqa: PLR2004 - a server's error
             pool.answered(head.status, app_is_gone=_app_is_gone(head))
-        self._body = body = self._framing(head)
         self._keep = not head.close
+        if head.content_length == len(data) and not self._head_request and head.status not in _EMPTY:
+            self._finished()  # most answers are one read: nothing has to be counted
+            asker.answer(head, data, done=True, reframed=False)
+            return
+        self._body = body = self._framing(head)
         out, rest = body.feed(data) if data and not body.done else (b"", data)
         if rest:
             self._keep = False  # more than the answer: nothing that may be taken for the next one
@@ -249,13 +257,13 @@ class Upstream(asyncio.Protocol):
             self._finished()
             asker.answer(head, out, done=True, reframed=False)
         else:
-            self._state = State.BODY
+            self._state = _BODY
             asker.answer(head, out, done=False, reframed=isinstance(body, UntilClose))
 
     def _switch(self, asker: Downstream, head: ResponseHead, data: bytes) -> None:
         if not asker.wants_upgrade:
             raise BadHead(502, "unasked_upgrade")
-        self._state = State.TUNNEL
+        self._state = _TUNNEL
         if self._pool.troubled:
             self._pool.answered(_SWITCHING)
         asker.switch(head)
@@ -263,7 +271,7 @@ class Upstream(asyncio.Protocol):
             asker.tunnel(data)
 
     def _framing(self, head: ResponseHead) -> Body:
-        if self._head_request or head.status in {_NO_CONTENT, _NOT_MODIFIED}:
+        if self._head_request or head.status in _EMPTY:
             return LengthBody(0)
         if head.chunked:
             return ChunkedBody(502)
@@ -284,7 +292,7 @@ class Upstream(asyncio.Protocol):
     def _read_unwanted(self, data: bytes) -> None:
         body = self._body
         self.unwanted -= len(data)
-        if self._state is not State.UNWANTED or body is None or self.unwanted < 0:
+        if self._state is not _UNWANTED or body is None or self.unwanted < 0:
             self.abort()  # nobody asked for so much: not a peer to go on with
             return
         try:
@@ -295,14 +303,14 @@ class Upstream(asyncio.Protocol):
             self.abort()
         elif body.done:
             self._body = None
-            self._state = State.IDLE
+            self._state = _IDLE
             self._pool.put_back(self)
 
     def _finished(self) -> None:
         """The answer is whole: ready for the next request, unless either side wants to close."""
         asker, self._asker = self._asker, None
         self._body = None
-        self._state = State.IDLE
+        self._state = _IDLE
         if self._keep and asker is not None and asker.request_complete:
             self._pool.release(self)
         else:

@@ -17,10 +17,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import uvloop
 
+from dataplane.plans import Key, Plan
 from harness.certificates import Authority, client_context
 from harness.halves import half
 from harness.meshes import ingress, intention, sidecar, upstream
@@ -60,6 +62,20 @@ def _nothing_left() -> None:
     """Take the place of the folder's: here connections stay open from row to row."""
 
 
+class Known(dict[Key, Plan]):
+    """The plans of the called side: a request for which one is found has been judged and allowed."""
+
+    def __init__(self, judged: list[tuple[str, str, bool]]) -> None:
+        super().__init__()
+        self._judged = judged
+
+    def get(self, key: Key, default: object = None) -> Any:
+        plan = super().get(key)
+        if plan is not None:
+            self._judged.append((plan.head.method, plan.head.path, True))
+        return plan
+
+
 @pytest.fixture(scope="module")
 def world(authority: Authority) -> Iterator[World]:
     judged: list[tuple[str, str, bool]] = []
@@ -83,6 +99,7 @@ def world(authority: Authority) -> Iterator[World]:
             await stack.enter_async_context(recorder.running())
             called = sidecar("api", authority, local_port=recorder.port, intentions=rules)
             api = await stack.enter_async_context(half(called))
+            api.live.plans.known = Known(judged)
             web = upstream(sidecar("web", authority, upstreams={"api": port}), "api", [api.port("inbound")])
             await stack.enter_async_context(half(web))
             edge = upstream(ingress("edge", authority, listeners), "api", [api.port("inbound")])

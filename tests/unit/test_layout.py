@@ -16,6 +16,7 @@ ELSEWHERE = {
     "policies/table.py": "policies/test_compiler.py",
     "policies/watches.py": "policies/test_snapshot.py",
     "dataplane/downstream.py": "shell/test_http.py",
+    "dataplane/states.py": "shell/test_http.py",
     "dataplane/upstream.py": "shell/test_http.py",
     "dataplane/pool.py": "shell/test_circuit.py",
     "dataplane/pools.py": "shell/test_balancing.py",
