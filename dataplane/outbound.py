@@ -59,8 +59,7 @@ class ToEndpoint:
         self._leg = leg
         self._cookies = pools.hashes and makes_cookies(pools.cluster.balancer.hash_policies)
         self._edge = virtual_host is not None
-        levels = (leg, route, virtual_host)
-        self._request_edits = compile_edits([level.request_headers for level in levels if level is not None])
+        self._request_edits = _request_edits(route, leg, virtual_host)
         self._response_edits = _response_edits(route, leg, virtual_host)
         self.request_timeout = route.request_timeout
         self.idle_timeout = route.idle_timeout
@@ -100,8 +99,7 @@ class ToEndpoint:
         if self._edge:
             head.lines = _without_forwarded(head)
             extra = _forwarded(head, downstream)
-        for edit in self._request_edits:
-            head.change(edit.apply(head.lines, Moment(downstream, head)))
+        _change(head, downstream, self._request_edits)
         return head.render(extra, _XFCC if head.xfcc else frozenset())
 
     def response_lines(self, head: ResponseHead, downstream: Downstream) -> ResponseHead:
@@ -110,6 +108,16 @@ class ToEndpoint:
             cookies = new_cookies(self._pools.cluster.balancer.hash_policies, asked, downstream)
             head = head.with_lines(head.lines + cookies)
         return _changed(head, downstream, self._response_edits) if self._response_edits else head
+
+
+def _request_edits(route: Route, leg: Leg, virtual_host: VirtualHost | None) -> tuple[Edit, ...]:
+    levels = (leg, route, virtual_host)
+    return compile_edits([level.request_headers for level in levels if level is not None])
+
+
+def _change(head: RequestHead, downstream: Downstream, edits: tuple[Edit, ...]) -> None:
+    for edit in edits:
+        head.change(edit.apply(head.lines, Moment(downstream, head)))
 
 
 def _response_edits(route: Route, leg: Leg, virtual_host: VirtualHost | None) -> tuple[Edit, ...]:
@@ -124,11 +132,20 @@ def _changed(head: ResponseHead, downstream: Downstream, edits: tuple[Edit, ...]
 
 
 def _nobody(route: Route, leg: Leg, virtual_host: VirtualHost | None) -> Reply:
-    """Return the answer where no endpoint is left: the route's changes are made to it too."""
-    edits = _response_edits(route, leg, virtual_host)
+    """Return the answer where no endpoint is left: the route's changes are made to it too.
+
+    Variables in them see the request as it would have been sent.
+    """
+    edits, of_request = _response_edits(route, leg, virtual_host), _request_edits(route, leg, virtual_host)
     if not edits:
         return NO_UPSTREAM
-    return replace(NO_UPSTREAM, change=lambda head, downstream: _changed(head, downstream, edits))
+
+    def change(head: ResponseHead, downstream: Downstream) -> ResponseHead:
+        if downstream.asked is not None:
+            _change(downstream.asked, downstream, of_request)
+        return _changed(head, downstream, edits)
+
+    return replace(NO_UPSTREAM, change=change)
 
 
 def _without_forwarded(head: RequestHead) -> bytes:

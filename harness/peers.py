@@ -96,10 +96,10 @@ class Peers:
         """Start our sidecar of a registered instance, as a drop-in. `environment`: where its leaf comes from."""
         return self._lictor(f"lictor-{service_id}", "sidecar", "-sidecar-for", service_id, environment=environment)
 
-    def lictor_gateway(self, service: str, port: int) -> Program:
-        """Start our ingress gateway and let it register itself."""
+    def lictor_gateway(self, service: str, port: int, kind: str = "ingress") -> Program:
+        """Start our gateway and let it register itself."""
         return self._lictor(
-            f"lictor-{service}", "gateway", "-gateway=ingress", "-register", "-service", service,
+            f"lictor-{service}", "gateway", f"-gateway={kind}", "-register", "-service", service,
             "-address", f"127.0.0.1:{port}",
         )  # fmt: skip
 
@@ -115,10 +115,10 @@ class Peers:
         """Start Envoy as Consul configures it for a registered instance."""
         return self._envoy(f"envoy-{service_id}", "-sidecar-for", service_id)
 
-    def envoy_gateway(self, service: str, port: int) -> Program:
-        """Start Envoy as an ingress gateway that Consul's command line registers."""
+    def envoy_gateway(self, service: str, port: int, kind: str = "ingress") -> Program:
+        """Start Envoy as a gateway that Consul's command line registers."""
         return self._envoy(
-            f"envoy-{service}", "-gateway=ingress", "-register", "-service", service, "-address", f"127.0.0.1:{port}"
+            f"envoy-{service}", f"-gateway={kind}", "-register", "-service", service, "-address", f"127.0.0.1:{port}"
         )
 
     def _envoy(self, name: str, *words: str) -> Program:

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
+from harness.outcomes import Apps, Outcome, different
 from harness.peers import peers
 from harness.routing import Chance, Json, Request
 from harness.servers import REPOSITORY, ConsulServer, Program, consul_server, eventually, http_json
-from harness.wire import App, Message, Side, Wire
 from lictor.up.ports import free_ports
 
 REQUESTS = int(os.environ.get("N", "0")) or 300
@@ -30,11 +30,6 @@ GENERATION = 60  # requests to one set of entries
 INSTANCES = {"a-v1": {"version": "v1"}, "a-v2": {"version": "v2"}, "b-1": {}}
 HOST = "api.example.com"
 FAILURES = ("503", "503", "500", "504", "429", "409", "404", "cut")
-# What every proxy writes for itself; the length of no body at all.
-UNSEEN = frozenset(
-    {"x-id", "content-length", "x-request-id", "x-envoy-expected-rq-timeout-ms", "x-forwarded-client-cert"}
-)
-UNTOLD = frozenset({"date", "server", "x-envoy-upstream-service-time", "x-lictor-reason"})
 
 
 # --- entries ----------------------------------------------------------------------------------------------------------
@@ -138,26 +133,6 @@ def router(made: Generation, chance: Chance) -> Json:
 
 # --- the meshes -------------------------------------------------------------------------------------------------------
 
-Fields = dict[str, list[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a request. `instance` is "" where a proxy has answered."""
-
-    status: int
-    body: str
-    answer: Fields
-    instance: str = ""
-    method: str = ""
-    target: str = ""
-    seen: Fields = field(default_factory=dict)
-    attempts: int = 0
-
-
-def fields_of(message: Message, without: frozenset[str]) -> Fields:
-    return {name: message.all(name) for name in sorted({name for name, _ in message.headers} - without)}
-
 
 @dataclass(slots=True)
 class Mesh:
@@ -165,31 +140,12 @@ class Mesh:
 
     prefix: str
     ports: dict[str, int] = field(default_factory=dict)
-    seen: dict[str, list[tuple[str, Message]]] = field(default_factory=dict)
+    apps: Apps = field(default_factory=Apps)
     admin_ports: list[int] = field(default_factory=list)
-
-    def app(self, instance: str) -> App:
-        async def answer(side: Side, message: Message) -> bytes | None:
-            self.seen.setdefault(message.get("x-id") or "", []).append((instance, message))
-            status = message.get("x-fail") or "200"
-            if status == "cut":
-                return None
-            head = "HTTP/1.1 {} Said\r\ncontent-length: 0\r\nx-a: app\r\nx-c: app\r\nx-app: {}\r\n\r\n"
-            return head.format(status, instance).encode()
-
-        return App(answer)
 
     async def ask(self, upstream: str, request: Request, number: str) -> Outcome:
         """Send one request, on a connection of its own."""
-        async with await Wire.open(self.ports[upstream]) as wire:
-            answer = await wire.ask(request.lines(f"x-id: {number}"), request.method)
-        told = (answer.status, answer.body.decode("latin-1"), fields_of(answer, UNTOLD))
-        found = self.seen.pop(number, None)
-        if found is None:
-            return Outcome(*told)
-        instance, message = found[-1]
-        seen = fields_of(message, UNSEEN)
-        return Outcome(*told, instance, str(message.first[0]), message.target, seen, len(found))
+        return await self.apps.ask(self.ports[upstream], request, number)
 
     async def in_force(self, number: int) -> bool:
         """Return whether every sidecar follows this generation, over every connection that there is."""
@@ -217,7 +173,7 @@ async def meshes(server: ConsulServer, folder: Path) -> AsyncIterator[tuple[Mesh
         proxies = stack.enter_context(peers(server, folder))
         for mesh in both:
             for instance, meta in INSTANCES.items():
-                app = await stack.enter_async_context(mesh.app(instance).running())
+                app = await stack.enter_async_context(mesh.apps.app(instance).running())
                 service, _, version = instance.partition("-")
                 proxies.register(f"{mesh.prefix}-{service}", app.port, meta=meta, instance=version)
             mesh.ports = dict(zip(("a", "t"), free_ports(2), strict=True))
@@ -286,14 +242,6 @@ def test_every_difference_stands_in_the_docs() -> None:
     assert [row for row in DIFFERENCES if f"| {row} |" not in text] == []
 
 
-def different(envoy: Outcome, ours: Outcome) -> list[str]:
-    return [
-        f"{name}: Envoy {getattr(envoy, name)!r}, ours {getattr(ours, name)!r}"
-        for name in ("status", "body", "instance", "method", "target", "seen", "answer", "attempts")
-        if getattr(envoy, name) != getattr(ours, name)
-    ]
-
-
 @pytest.mark.timeout(180 + REQUESTS // 8)
 async def test_envoy_and_lictor_do_the_same_with_random_requests(server: ConsulServer, tmp_path: Path) -> None:
     found: list[str] = []
@@ -309,7 +257,7 @@ async def test_envoy_and_lictor_do_the_same_with_random_requests(server: ConsulS
                 theirs, mine = await asyncio.gather(*asked)
                 outcomes.append(theirs)
                 known = [row for row, holds in DIFFERENCES.items() if holds(case, theirs, mine)]
-                if (wrong := different(theirs, mine)) and not known:
+                if (wrong := different(theirs, mine, ("Envoy", "ours"))) and not known:
                     found.append("\n  ".join([f"{case}", *wrong]))
     assert not found, f"{len(found)} of {len(outcomes)} differ:\n" + "\n".join(found[:20])
     check_not_trivial(outcomes)

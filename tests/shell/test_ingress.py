@@ -128,3 +128,18 @@ async def test_listeners_come_and_go_with_the_entry(authority: Authority) -> Non
             assert (await wire.ask(get("x"))).status == 200
         with pytest.raises(ConnectionRefusedError):
             await Wire.open(first)
+
+
+async def test_an_answer_that_is_made_here_sees_the_request_as_it_would_have_been_sent(authority: Authority) -> None:
+    (port,) = free_ports(1)
+    service = {
+        "Name": "web",
+        "Hosts": ["*"],
+        "RequestHeaders": {"Set": {"x-c": "changed"}},
+        "ResponseHeaders": {"Set": {"x-seen": "%REQ(x-c)%"}},
+    }
+    member = ingress("edge", authority, [{"Port": port, "Protocol": "http", "Services": [service]}])
+    upstream(member, "web", [])
+    async with half(member), await Wire.open(port) as wire:
+        answer = await wire.ask(get("x", "X-C: original\r\n"))
+    assert (answer.status, answer.get("x-seen")) == (503, "changed")
