@@ -21,7 +21,7 @@ from dataplane.states import ANSWERING, BODY, CLOSED, CLOSING, HEAD, SKIPPING, T
 from policies.retries import Failure
 
 if TYPE_CHECKING:
-    from dataplane.listener import Listener
+    from dataplane.listener import Keeper
     from dataplane.metrics import ConnectionCounts, HttpCounts
     from dataplane.upstream import Upstream
     from policies.identity import Peer
@@ -78,7 +78,7 @@ class Downstream(asyncio.Protocol):
 
     def __init__(
         self,
-        listener: Listener,
+        listener: Keeper,
         decide: Decide,
         clock: Clock,
         counts: tuple[HttpCounts, ConnectionCounts],

@@ -8,19 +8,21 @@ is sent on. X-Forwarded-Client-Cert is replaced, never appended to: only the cer
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dataplane.downstream import Downstream
-from dataplane.exchange import Decide, Reply
+from dataplane.exchange import Decide, Forward, Reply
 from dataplane.heads import FORWARDED_PROTO, RequestHead, ResponseHead
 from dataplane.live import Live
 from dataplane.pool import Pool
 from dataplane.pools import Pools
 from policies.errors import MeshError
+from policies.identity import SpiffeId
 from policies.intentions import SourcePolicy
 from policies.paths import must_redirect, normalize
 from policies.retries import RetryBudget, RetryPolicy
-from policies.table import Inbound, Table
+from policies.table import Guarded, Inbound, Table
 
 _XFCC = frozenset({b"x-forwarded-client-cert"})
 _DENIED = b"RBAC: access denied"
@@ -68,10 +70,7 @@ class ToApp:
 
     def request(self, head: RequestHead, downstream: Downstream) -> bytes:
         """Return the head with the caller's certificate told to the app."""
-        caller = downstream.memo
-        assert isinstance(caller, Caller)  # noqa: S101 - `decide` has put it there
-        extra = caller.lines if head.proto else caller.lines + FORWARDED_PROTO
-        return head.render(extra, _XFCC if head.xfcc else frozenset())
+        return told(head, downstream)
 
     def response_lines(self, head: ResponseHead, downstream: Downstream) -> ResponseHead:
         """Return the app's answer as it is."""
@@ -79,27 +78,58 @@ class ToApp:
         return head
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a table says of an entrance: who may come in, as whom it is answered, and what lies behind."""
+
+    guard: Guarded
+    identity: SpiffeId
+    forward: Forward | Reply
+
+
+Find = Callable[[Table], Entry | None]
+
+
+def to_app(pools: Pools) -> Find:
+    """Return what lies behind the mTLS listener of a sidecar in any table."""
+
+    def find(table: Table) -> Entry | None:
+        inbound = table.inbound
+        return Entry(inbound, table.identity, ToApp(inbound, pools)) if inbound is not None else None
+
+    return find
+
+
 @dataclass(slots=True)
 class Caller:
     """What is kept of a connection: what a table's intentions say to its caller, and the lines about it."""
 
     table: Table
-    inbound: Inbound
+    guard: Guarded
     policy: SourcePolicy
-    forward: ToApp
+    forward: Forward | Reply
     lines: bytes
 
 
-def inbound_decider(live: Live, pools: Pools) -> Decide:
-    """Return the decision about every request on the mTLS listener."""
+def told(head: RequestHead, downstream: Downstream) -> bytes:
+    """Return the head of a request that may come in, with the caller's certificate told to who takes it."""
+    caller = downstream.memo
+    assert isinstance(caller, Caller)  # noqa: S101 - `decide` has put it there
+    extra = caller.lines if head.proto else caller.lines + FORWARDED_PROTO
+    return head.render(extra, _XFCC if head.xfcc else frozenset())
 
-    def decide(downstream: Downstream, head: RequestHead) -> ToApp | Reply:
+
+def inbound_decider(live: Live, find: Find) -> Decide:
+    """Return the decision about every request at an entrance."""
+
+    def decide(downstream: Downstream, head: RequestHead) -> Forward | Reply:
         generation = live.current
         assert generation is not None  # noqa: S101 - a listener opens after the first generation
         caller = downstream.memo
         if not isinstance(caller, Caller) or caller.table is not generation.table:
-            made = _caller(generation.table, pools, downstream)
+            made = _caller(generation.table, find, downstream)
             if made is None:
+                downstream.last()
                 return Reply(503, "no_inbound", b"no healthy upstream")
             if isinstance(caller, Caller) and made.policy.denies_all and not caller.policy.denies_all:
                 downstream.last()  # the session of a caller to whom nothing is open any more
@@ -109,32 +139,33 @@ def inbound_decider(live: Live, pools: Pools) -> Decide:
     return decide
 
 
-def _caller(table: Table, pools: Pools, downstream: Downstream) -> Caller | None:
-    inbound, peer = table.inbound, downstream.peer
-    if inbound is None:
+def _caller(table: Table, find: Find, downstream: Downstream) -> Caller | None:
+    entry, peer = find(table), downstream.peer
+    if entry is None:
         return None
+    guard = entry.guard
     if peer is None:
         message = "an inbound connection without a verified peer"
         raise MeshError(message)
     return Caller(
         table=table,
-        inbound=inbound,
-        policy=inbound.intentions.for_source(peer.spiffe_id.service, inbound.default),
-        forward=ToApp(inbound, pools),
-        lines=b"" if inbound.sanitize_xfcc else _xfcc(table, downstream),
+        guard=guard,
+        policy=guard.intentions.for_source(peer.spiffe_id.service, guard.default),
+        forward=entry.forward,
+        lines=b"" if guard.sanitize_xfcc else _xfcc(entry.identity, downstream),
     )
 
 
-def _xfcc(table: Table, downstream: Downstream) -> bytes:
+def _xfcc(identity: SpiffeId, downstream: Downstream) -> bytes:
     """Return the caller's certificate as Envoy tells it (`By`, `Hash`, `Subject`, `URI`)."""
     assert downstream.peer is not None  # noqa: S101 - checked by the caller
     digest = hashlib.sha256(downstream.peer_certificate).hexdigest()
-    text = f'By={table.identity};Hash={digest};Subject="";URI={downstream.peer.spiffe_id}'
+    text = f'By={identity};Hash={digest};Subject="";URI={downstream.peer.spiffe_id}'
     return b"x-forwarded-client-cert: " + text.encode() + b"\r\n"
 
 
-def _judge(caller: Caller, head: RequestHead) -> ToApp | Reply:
-    rules = caller.inbound.normalization
+def _judge(caller: Caller, head: RequestHead) -> Forward | Reply:
+    rules = caller.guard.normalization
     target = head.target
     path, mark, query = target.partition(b"?")
     text = path.decode("latin-1")

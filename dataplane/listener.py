@@ -45,6 +45,25 @@ class Connection(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """Who keeps connections: a listener, or what stands for a part of its connections."""
+
+    connections: set[Connection]
+
+    @property
+    def retiring(self) -> bool:
+        """Return whether every connection brings one more request at most."""
+        ...
+
+    def joined(self, connection: Connection) -> None:
+        """Keep a connection. Called when it is made."""
+        ...
+
+    def left(self, connection: Connection) -> None:
+        """Forget a connection. Called when it is lost."""
+        ...
+
+
 Welcome = Callable[[socket.socket, "Listener"], Awaitable[None]]
 
 

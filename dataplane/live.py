@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from dataplane.credentials import NO_CREDENTIALS, Credential
 from dataplane.plans import Plans
 from dataplane.server_tls import ServerContexts, contexts_of_listeners
 from dataplane.tls import Contexts, PeerCheck, build_contexts
@@ -41,6 +42,7 @@ class Generation:
     material: EdgeMaterial = NO_MATERIAL
     outside: Mapping[int, ServerContexts] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    linked: Mapping[str, Credential] = field(default_factory=dict)
 
     @property
     def leaf_ends(self) -> float:
@@ -57,7 +59,13 @@ class Live:
         self._subscribers: list[Callable[[Generation], None]] = []
 
     def follow(
-        self, table: Table, leaf: Leaf, roots: Roots, mesh: Mesh, material: EdgeMaterial = NO_MATERIAL
+        self,
+        table: Table,
+        leaf: Leaf,
+        roots: Roots,
+        mesh: Mesh,
+        material: EdgeMaterial = NO_MATERIAL,
+        linked: Mapping[str, Credential] = NO_CREDENTIALS,
     ) -> Generation | None:
         """Put in force what has changed; None when nothing has.
 
@@ -68,22 +76,29 @@ class Live:
         old = self.current
         if old is not None and table == old.table:
             table = old.table  # by identity: what was prepared for it stays good
-            if (leaf, roots, mesh, material) == (old.leaf, old.roots, old.mesh, old.material):
+            given = (leaf, roots, mesh, material, linked)
+            if given == (old.leaf, old.roots, old.mesh, old.material, old.linked):
                 return None
         try:
-            return self.swap(table, leaf, roots, mesh, material)
+            return self.swap(table, leaf, roots, mesh, material, linked)
         except BadLeaf as error:
             log.error("leaf_unusable", error=str(error))
         if old is None:
             return None
         if roots.trust_domain != old.roots.trust_domain:
-            table = replace(old.table, inbound=table.inbound)
-        if (table, material) == (old.table, old.material):
+            table = replace(old.table, inbound=table.inbound, egress=table.egress)
+        if (table, material, linked) == (old.table, old.material, old.linked):
             return None
-        return self.swap(table, old.leaf, old.roots, old.mesh, material)
+        return self.swap(table, old.leaf, old.roots, old.mesh, material, linked)
 
     def swap(
-        self, table: Table, leaf: Leaf, roots: Roots, mesh: Mesh, material: EdgeMaterial = NO_MATERIAL
+        self,
+        table: Table,
+        leaf: Leaf,
+        roots: Roots,
+        mesh: Mesh,
+        material: EdgeMaterial = NO_MATERIAL,
+        linked: Mapping[str, Credential] = NO_CREDENTIALS,
     ) -> Generation:
         """Put a new generation in force. Raise BadLeaf and leave the old one when leaf and roots do not fit."""
         old = self.current
@@ -94,7 +109,7 @@ class Live:
             check = PeerCheck(roots.trust_domain)
         outside, problems = contexts_of_listeners(table.ingress, material, old.outside if old is not None else {})
         number = old.number + 1 if old is not None else 1
-        generation = Generation(number, table, leaf, roots, mesh, contexts, check, material, outside, problems)
+        generation = Generation(number, table, leaf, roots, mesh, contexts, check, material, outside, problems, linked)
         self.current = generation
         self.plans.forget()
         for subscriber in tuple(self._subscribers):

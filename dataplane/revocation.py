@@ -22,11 +22,11 @@ from dataplane.tcp import Relay
 
 if TYPE_CHECKING:
     from dataplane.heads import RequestHead
-    from dataplane.listener import Listener
+    from dataplane.listener import Keeper
     from dataplane.metrics import ConnectionCounts
     from policies.identity import Peer
     from policies.intentions import Decision, SourcePolicy
-    from policies.table import Inbound
+    from policies.table import Guarded
 
 log = structlog.get_logger(__name__)
 
@@ -45,13 +45,13 @@ class _Reprieve:
 
 
 class Revocation:
-    """Watches over the connections of one inbound listener. `deadline` is on the clock's scale."""
+    """Watches over the connections of an inbound listener or a filter chain. `deadline` is on the clock's scale."""
 
-    def __init__(self, listener: Listener, counts: ConnectionCounts, clock: Clock) -> None:
+    def __init__(self, listener: Keeper, counts: ConnectionCounts, clock: Clock) -> None:
         self._listener = listener
         self._counts = counts
         self._clock = clock
-        self._inbound: Inbound | None = None  # in force until now
+        self._guard: Guarded | None = None  # in force until now
         self._reprieves: dict[Downstream, _Reprieve] = {}
         self.deadline = NEVER
         clock.add(self)
@@ -61,12 +61,12 @@ class Revocation:
         self._reprieves.clear()
         self._clock.discard(self)
 
-    def follow(self, inbound: Inbound) -> None:
+    def follow(self, guard: Guarded) -> None:
         """Judge what is open by what has just been put in force. New connections and requests judge themselves."""
-        before, self._inbound = self._inbound, inbound
-        if before is None or _same_rules(before, inbound):
+        before, self._guard = self._guard, guard
+        if before is None or _same_rules(before, guard):
             return
-        policy_of = functools.cache(lambda source: _policy(inbound, source))
+        policy_of = functools.cache(lambda source: _policy(guard, source))
         is_revoked = functools.cache(
             lambda source: policy_of(source).denies_all and not _policy(before, source).denies_all
         )
@@ -74,7 +74,7 @@ class Revocation:
             if isinstance(connection, Relay) and connection.caller is not None:
                 self._judge_tcp(connection, policy_of(_source(connection.caller)))
             elif isinstance(connection, Downstream) and connection.peer is not None:
-                if inbound.protocol != "http":
+                if guard.protocol != "http":
                     connection.drain()  # what comes next is judged as tcp, on a connection of its own
                 source = _source(connection.peer)
                 self._judge_http(connection, policy_of(source), is_new=is_revoked(source))
@@ -139,9 +139,9 @@ def _source(peer: Peer | None) -> str:
     return peer.spiffe_id.service
 
 
-def _policy(inbound: Inbound, source: str) -> SourcePolicy:
-    return inbound.intentions.for_source(source, inbound.default)
+def _policy(guard: Guarded, source: str) -> SourcePolicy:
+    return guard.intentions.for_source(source, guard.default)
 
 
-def _same_rules(one: Inbound, other: Inbound) -> bool:
+def _same_rules(one: Guarded, other: Guarded) -> bool:
     return one.intentions is other.intentions and (one.default, one.protocol) == (other.default, other.protocol)

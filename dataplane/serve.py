@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Container, Iterator
+from collections.abc import Container, Coroutine, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from dataplane.client_hello import peek_client_hello
 from dataplane.clock import NEVER, Clock
 from dataplane.downstream import Downstream
+from dataplane.entrance import HTTP, Entrance, let_in
 from dataplane.exchange import Decide
-from dataplane.handshakes import HANDSHAKE_TIMEOUT, accept_outside_tls, accept_tls
-from dataplane.inbound import inbound_decider
+from dataplane.handshakes import HANDSHAKE_TIMEOUT, accept_outside_tls
+from dataplane.inbound import inbound_decider, to_app
 from dataplane.listener import Listener, Welcome, bind
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
@@ -26,22 +28,23 @@ from dataplane.outbound import ingress_decider, upstream_decider
 from dataplane.passthrough import passthrough_welcome
 from dataplane.pools import Pools
 from dataplane.revocation import Revocation
-from dataplane.tcp import Relay, dial_app, dial_upstream, judge
-from dataplane.tls_transport import TlsTransport
+from dataplane.tcp import Relay, dial_app, dial_upstream
 from policies.errors import ConfigError, IdentityError, Problem
-from policies.table import Inbound, IngressListener, Table
+from policies.table import Cluster, Inbound, IngressListener, Table
+
+if TYPE_CHECKING:
+    from dataplane.egress import Doors
 
 log = structlog.get_logger(__name__)
 
 OPENED_AT_ONCE = 8  # listeners, until others have their turn
-HTTP = "http"  # the one protocol that is understood request by request; others are relayed as tcp
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerKey:
     """What makes a listener the same listener: its purpose and its address. `name` is the upstream's key."""
 
-    purpose: str  # inbound, upstream, ingress, passthrough
+    purpose: str  # inbound, egress, upstream, ingress, passthrough
     name: str
     address: str
     port: int
@@ -64,6 +67,8 @@ def wanted_listeners(table: Table, with_tls: Container[int] = ()) -> tuple[Liste
     keys = []
     if table.inbound is not None:
         keys.append(ListenerKey("inbound", "", table.inbound.bind_address, table.inbound.bind_port))
+    if table.egress is not None:
+        keys.append(ListenerKey("egress", "", table.egress.bind_address, table.egress.bind_port))
     keys += [ListenerKey("upstream", item.upstream, item.address, item.port) for item in table.listeners]
     keys += [_ingress_key(item) for item in table.ingress if item.tls is None or item.port in with_tls]
     keys += [ListenerKey("passthrough", str(item.port), item.address, item.port) for item in table.passthrough]
@@ -92,6 +97,7 @@ class Dataplane:
         self.pools = Pools(live, self.clock, metrics)
         self.listeners: dict[ListenerKey, Listener] = {}
         self._revocations: dict[Listener, Revocation] = {}  # of every inbound listener, also while it is drained
+        self._doors: dict[Listener, Doors] = {}  # of every egress listener, likewise
         self._closing: set[asyncio.Task[bool]] = set()
         self.draining = False
         self._planned: tuple[object, ...] | None = None  # what the listeners are open for
@@ -103,15 +109,16 @@ class Dataplane:
 
     def steps(self, generation: Generation, drain_seconds: float) -> Iterator[list[ConfigError]]:
         """Do what `follow` does in steps that are short, so that others have their turn in between."""
-        self._revoke(generation.table.inbound)
-        self.pools.keep_only(
-            cluster for outbound in generation.table.outbounds.values() for cluster in outbound.clusters
-        )
+        self._revoke(generation.table)
+        self.pools.keep_only(_clusters(generation.table))
         yield []
         yield from self._listen(generation, drain_seconds)
-        self._revoke(generation.table.inbound)  # a listener that was opened now begins with these rules
+        self._revoke(generation.table)  # a listener that was opened now begins with these rules
 
-    def _revoke(self, inbound: Inbound | None) -> None:
+    def _revoke(self, table: Table) -> None:
+        for doors in self._doors.values():
+            doors.follow(table.egress)
+        inbound = table.inbound
         if inbound is None:
             return
         for listener, revocation in self._revocations.items():
@@ -120,8 +127,9 @@ class Dataplane:
 
     def _listen(self, generation: Generation, drain_seconds: float) -> Iterator[list[ConfigError]]:
         table, with_tls = generation.table, frozenset(generation.outside)
-        place = (table.inbound.bind_address, table.inbound.bind_port) if table.inbound is not None else None
-        planned = (place, table.listeners, table.ingress, table.passthrough, with_tls)
+        sides = (side for side in (table.inbound, table.egress) if side is not None)
+        places = tuple((side.bind_address, side.bind_port) for side in sides)
+        planned = (places, table.listeners, table.ingress, table.passthrough, with_tls)
         if planned == self._planned:
             return
         self._planned = None
@@ -191,7 +199,7 @@ class Dataplane:
     async def drain_inbound(self, seconds: float, patience: float = 0.0) -> bool:
         """Stop accepting from the mesh and let that finish; what this end calls goes on. As `drain`."""
         self.draining = True
-        inbound = [key for key in self.listeners if key.purpose == "inbound"]
+        inbound = [key for key in self.listeners if key.purpose in {"inbound", "egress"}]
         ended = await asyncio.gather(*(self._drained(self.listeners.pop(key), seconds, patience) for key in inbound))
         return all(ended)
 
@@ -201,11 +209,15 @@ class Dataplane:
         revocation = self._revocations.pop(listener, None)
         if revocation is not None:
             revocation.close()
+        doors = self._doors.pop(listener, None)
+        if doors is not None:
+            doors.close()
         return whole
 
     # --- opening ---
 
     def _open(self, key: ListenerKey) -> Listener:
+        doors: Doors | None = None
         match key.purpose:
             case "inbound":
                 welcome = self._inbound(key)
@@ -214,6 +226,11 @@ class Dataplane:
             case "passthrough":
                 counts = self._metrics.for_listener(str(key))
                 welcome = passthrough_welcome(self._live, self.pools, self.clock, counts, key.port)
+            case "egress":
+                from dataplane.egress import Doors  # noqa: PLC0415 - of no use to a sidecar
+
+                doors = Doors(self._live, self.pools, self.clock, self._metrics)
+                welcome = doors.welcome
             case _:
                 welcome = self._plain(key, upstream_decider(self._live, self.pools, key.name))
         counts = self._metrics.for_listener(str(key))
@@ -222,39 +239,28 @@ class Dataplane:
         )
         if key.purpose == "inbound":
             self._revocations[listener] = Revocation(listener, counts, self.clock)
+        if doors is not None:
+            self._doors[listener] = doors
         return listener
 
     def _inbound(self, key: ListenerKey) -> Welcome:
-        decide = inbound_decider(self._live, self.pools)
+        decide = inbound_decider(self._live, to_app(self.pools))
         http, connections = self._metrics.for_http(str(key)), self._metrics.for_listener(str(key))
+
+        def dial(relay: Relay) -> Coroutine[Any, Any, None]:
+            return dial_app(relay, self._inbound_now())
 
         async def welcome(sock: socket.socket, listener: Listener) -> None:
             generation = self._live.current
             if generation is None or generation.table.inbound is None or generation.leaf_ends <= self.clock.wall:
                 raise IdentityError("own_leaf_expired", "there is no valid leaf to answer with")
-            relays: list[Relay] = []
-
-            def protocol(transport: TlsTransport) -> asyncio.Protocol:
-                ends = min(transport.peer.not_after.timestamp(), generation.leaf_ends)
-                expires = self.clock.now + ends - self.clock.wall
-                if self._inbound_now().protocol == HTTP:
-                    return Downstream(listener, decide, self.clock, (http, connections), expires, self._live.plans)
-                relays.append(Relay(listener, connections, self.clock, transport.peer, expires))
-                return relays[0].downstream
-
-            await accept_tls(sock, generation.contexts.server, generation.check_peer, protocol)
-            inbound = self._inbound_now()
-            for relay in relays:
-                relay.start()
-                if judge(relay, inbound, connections):
-                    relay.dial(dial_app(relay, inbound))
-                else:
-                    relay.refuse()
+            entrance = Entrance(listener, self._inbound_now, decide, dial, http, connections, self._live.plans)
+            answer = (generation.contexts.server, generation.leaf_ends)
+            await let_in(sock, entrance, answer, generation.check_peer, self.clock)
 
         return welcome
 
     def _inbound_now(self) -> Inbound:
-        """Return what is in force: a caller may take seconds for its handshake, and be denied meanwhile."""
         generation = self._live.current
         if generation is None or generation.table.inbound is None:
             raise IdentityError("closed", "there is nothing to come in to any more")
@@ -293,6 +299,13 @@ class Dataplane:
         if contexts is None:
             raise IdentityError("closed", "there is no certificate for this listener any more")
         return contexts.choose(hello.sni, self.clock.wall)
+
+
+def _clusters(table: Table) -> Iterator[Cluster]:
+    for outbound in table.outbounds.values():
+        yield from outbound.clusters
+    for chain in table.egress.chains.values() if table.egress is not None else ():
+        yield chain.cluster
 
 
 def _behind(table: Table, key: ListenerKey) -> tuple[str, str]:

@@ -18,11 +18,11 @@ from policies.splits import pick
 
 if TYPE_CHECKING:
     from dataplane.clusters import ClusterPools, Failover
-    from dataplane.listener import Listener
+    from dataplane.listener import Keeper
     from dataplane.live import Live
     from dataplane.metrics import ConnectionCounts
     from policies.identity import Peer
-    from policies.table import Inbound, Outbound
+    from policies.table import Guarded, Inbound, Outbound
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +105,7 @@ class Relay:
     __slots__ = ("_clock", "_counts", "_dialling", "_listener", "caller", "deadline", "downstream", "upstream")
 
     def __init__(
-        self, listener: Listener, counts: ConnectionCounts, clock: Clock, caller: Peer | None, expires: float
+        self, listener: Keeper, counts: ConnectionCounts, clock: Clock, caller: Peer | None, expires: float
     ) -> None:
         self._listener = listener
         self._counts = counts
@@ -184,10 +184,10 @@ class Relay:
 # --- inbound -------------------------------------------------------------------------------------------------------
 
 
-def judge(relay: Relay, inbound: Inbound, counts: ConnectionCounts) -> bool:
+def judge(relay: Relay, guard: Guarded, counts: ConnectionCounts) -> bool:
     """Return whether the caller may connect; count and tell when not."""
     assert relay.caller is not None  # noqa: S101 - inbound callers are verified
-    decision = inbound.intentions.for_source(relay.caller.spiffe_id.service, inbound.default).connection
+    decision = guard.intentions.for_source(relay.caller.spiffe_id.service, guard.default).connection
     if not decision.allowed:
         counts.denied += 1
         log.info("tcp_denied", source=relay.caller.spiffe_id.service, because=decision.because)
@@ -212,13 +212,23 @@ async def dial_app(relay: Relay, inbound: Inbound) -> None:
 
 
 async def dial_upstream(relay: Relay, live: Live, pools: Pools, key: str) -> None:
-    """Connect a relay to an endpoint of the upstream; other endpoints are tried when one does not answer."""
+    """Connect a relay to an endpoint of the upstream."""
     generation = live.current
     outbound = generation.table.outbounds.get(key) if generation is not None else None
     if generation is None or outbound is None:
         relay.refuse()
         return
-    clusters = _choose(outbound, pools)
+    await dial_clusters(relay, _choose(outbound, pools), key)
+
+
+def _choose(outbound: Outbound, pools: Pools) -> ClusterPools | Failover | None:
+    route = next((route for route in reversed(outbound.routes) if route.match is None), None)
+    leg = pick(route.legs, random.random()) if route is not None else None
+    return pools.of_leg(leg) if leg is not None else None
+
+
+async def dial_clusters(relay: Relay, clusters: ClusterPools | Failover | None, name: str) -> None:
+    """Connect a relay to an endpoint; other endpoints are tried when one does not answer. `name` is for logs."""
     loop = asyncio.get_running_loop()
     tried: set[Pool] = set()
     pool = clusters.choose() if clusters is not None else None
@@ -228,9 +238,9 @@ async def dial_upstream(relay: Relay, live: Live, pools: Pools, key: str) -> Non
         try:
             pipe = await connect(relay, pool, left)
         except (ConnectFailed, ConnectTimedOut) as error:
-            log.debug("connect_failed", upstream=key, error=str(error))
+            log.debug("connect_failed", upstream=name, error=str(error))
         except Overflow:
-            log.info("tcp_overflow", upstream=key)
+            log.info("tcp_overflow", upstream=name)
             relay.refuse()
             return
         else:
@@ -238,14 +248,8 @@ async def dial_upstream(relay: Relay, live: Live, pools: Pools, key: str) -> Non
             return
         tried.add(pool)
         pool = clusters.another(tried)
-    log.info("tcp_no_healthy_upstream", upstream=key, tried=len(tried))
+    log.info("tcp_no_healthy_upstream", upstream=name, tried=len(tried))
     relay.refuse()
-
-
-def _choose(outbound: Outbound, pools: Pools) -> ClusterPools | Failover | None:
-    route = next((route for route in reversed(outbound.routes) if route.match is None), None)
-    leg = pick(route.legs, random.random()) if route is not None else None
-    return pools.of_leg(leg) if leg is not None else None
 
 
 async def connect(relay: Relay, pool: Pool, timeout: float) -> Pipe:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from dataplane.credentials import Credentials
 from dataplane.live import Live
 from dataplane.metrics import Metrics
 from dataplane.serve import Dataplane
@@ -26,6 +27,7 @@ class Half:
     live: Live
     metrics: Metrics
     dataplane: Dataplane
+    credentials: Credentials = field(default_factory=Credentials)
 
     def follow(self, drain_seconds: float = 0.2) -> None:
         """Compile and swap, as the process does."""
@@ -35,7 +37,10 @@ class Half:
         assert snapshot.leaf is not None
         assert snapshot.roots is not None
         assert snapshot.mesh is not None
-        generation = self.live.swap(table, snapshot.leaf, snapshot.roots, snapshot.mesh, snapshot.material)
+        for _ in self.credentials.steps(snapshot.leaves, snapshot.roots, snapshot.mesh):
+            pass
+        linked = self.credentials.current
+        generation = self.live.swap(table, snapshot.leaf, snapshot.roots, snapshot.mesh, snapshot.material, linked)
         failures = self.dataplane.follow(generation, drain_seconds)
         assert not failures, failures
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from policies.balance import Balancer, Endpoint, LoadBalancer
 from policies.edge import NO_EDGE, EdgeSettings
@@ -111,6 +112,35 @@ class UpstreamListener:
     upstream: str
     address: str
     port: int
+
+
+class Guarded(Protocol):
+    """What says who may come in, and by what of a request that is judged: an `Inbound` or a `FilterChain`."""
+
+    @property
+    def protocol(self) -> str:
+        """Return http, or what is judged once a connection."""
+        ...
+
+    @property
+    def intentions(self) -> Intentions:
+        """Return the intentions in force."""
+        ...
+
+    @property
+    def default(self) -> Action:
+        """Return what holds where none matches."""
+        ...
+
+    @property
+    def normalization(self) -> PathNormalization:
+        """Return what is done to a path before it is judged, and sent on."""
+        ...
+
+    @property
+    def sanitize_xfcc(self) -> bool:
+        """Return whether nothing is told of the caller's certificate."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
