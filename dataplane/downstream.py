@@ -67,6 +67,7 @@ class Downstream(asyncio.Protocol):
         "_status",
         "_upstream",
         "_writing_paused",
+        "caller_lines",
         "client_address",
         "deadline",
         "memo",
@@ -107,6 +108,7 @@ class Downstream(asyncio.Protocol):
         self._status = 0
         self._upstream: Upstream | None = None
         self._writing_paused = False
+        self.caller_lines = b""  # what a gateway tells of the caller's certificate
         self.client_address = ""
         self.deadline = clock.now + IDLE_SECONDS
         self.memo: object = None

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 _PHRASES = {
     200: b"OK",
+    301: b"Moved Permanently",
     307: b"Temporary Redirect",
+    308: b"Permanent Redirect",
     400: b"Bad Request",
     403: b"Forbidden",
     404: b"Not Found",

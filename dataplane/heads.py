@@ -19,7 +19,8 @@ FORWARDED_PROTO = b"x-forwarded-proto: http\r\n"  # what the app spoke: told by 
 
 _REQUEST_FIELDS = re.compile(
     rb"\r\n(?i:(host|connection|keep-alive|proxy-connection|transfer-encoding|content-length|te|upgrade|expect"
-    rb"|x[-_]forwarded[-_]client[-_]cert|x-forwarded-for|x-forwarded-proto|x-forwarded-host)):[ \t]*([^\r\n]*)"
+    rb"|x[-_]forwarded[-_]client[-_]cert|client[-_]cert(?:[-_]chain)?"
+    rb"|x-forwarded-for|x-forwarded-proto|x-forwarded-host)):[ \t]*([^\r\n]*)"
 )
 _RESPONSE_FIELDS = re.compile(
     rb"\r\n(?i:(connection|keep-alive|proxy-connection|transfer-encoding|content-length|upgrade)):[ \t]*([^\r\n]*)"
@@ -65,6 +66,7 @@ class RequestHead:
     __slots__ = (
         "_fields",
         "chunked",
+        "client_cert",
         "close",
         "content_length",
         "expects",
@@ -94,6 +96,7 @@ class RequestHead:
         self.forwarded = False  # any X-Forwarded-For, -Proto, -Host
         self.proto = False  # X-Forwarded-Proto
         self.xfcc = False
+        self.client_cert: frozenset[bytes] | None = None  # how Client-Cert and Client-Cert-Chain are spelt, if at all
         self.strip: frozenset[bytes] | None = None  # fields that must not be passed on
         self._fields: dict[str, list[str]] | None = None
 
@@ -190,6 +193,8 @@ def parse_request(head: bytes) -> RequestHead:  # noqa: C901, PLR0912 - one bran
                 request.forwarded = request.proto = True
             case b"x-forwarded-for" | b"x-forwarded-host":
                 request.forwarded = True
+            case lowered if lowered.startswith(b"client"):
+                request.client_cert = (request.client_cert or frozenset()) | {lowered}
             case lowered:
                 _hop_by_hop(request, lowered, value)
     if hosts != 1:

@@ -18,7 +18,9 @@ from dataplane.live import Live
 from dataplane.modifiers import Edit, Moment, compile_edits
 from dataplane.pool import Pool
 from dataplane.pools import Pools
+from dataplane.redirects import redirect_reply
 from dataplane.routing import NO_UPSTREAM, Decision, PreparedOutbound
+from policies.edge_tls import Hsts, RedirectToTls
 from policies.table import Leg, Outbound, Route, Table, VirtualHost
 
 _XFCC = frozenset({b"x-forwarded-client-cert"})
@@ -98,7 +100,9 @@ class ToEndpoint:
         extra = b"" if head.proto else FORWARDED_PROTO
         if self._edge:
             head.lines = _without_forwarded(head)
-            extra = _forwarded(head, downstream)
+            extra = _forwarded(head, downstream) + downstream.caller_lines
+            if head.client_cert is not None:
+                head.change(without(head.lines, head.client_cert))
         _change(head, downstream, self._request_edits)
         return head.render(extra, _XFCC if head.xfcc else frozenset())
 
@@ -198,28 +202,41 @@ def ingress_decider(live: Live, pools: Pools, port: int) -> Decide:
     table: Table | None = None
     virtual_hosts: tuple[VirtualHost, ...] = ()
     hosts: Hosts[_Behind] = Hosts((), port)
+    redirect: RedirectToTls | None = None
+    nobody = _NO_HOST
 
     def decide(downstream: Downstream, head: RequestHead) -> Decision:
-        nonlocal table, virtual_hosts, hosts
+        nonlocal table, virtual_hosts, hosts, redirect, nobody
         del downstream
         generation = live.current
         if generation is None:
             return _NOT_READY
         if generation.table is not table:
             table = generation.table
-            now = next((listener.virtual_hosts for listener in table.ingress if listener.port == port), ())
+            listener = next((listener for listener in table.ingress if listener.port == port), None)
+            now = listener.virtual_hosts if listener is not None else ()
+            redirect = listener.redirect if listener is not None else None
+            nobody = _no_host(listener.hsts if listener is not None else None)
             if now is not virtual_hosts:
                 virtual_hosts = now
                 hosts = Hosts([(host, _Behind(host.outbound, pools, host)) for host in now], port)
+        if redirect is not None:
+            return redirect_reply(redirect, head)
         found = hosts.find(head.host.decode("latin-1").lower())
         if found is None:
-            return _NO_HOST
+            return nobody
         if found.table is not table:
             found.follow(table)
         prepared = found.prepared
         return prepared.decide(head) if prepared is not None else _NOT_READY
 
     return decide
+
+
+def _no_host(hsts: Hsts | None) -> Reply:
+    if hsts is None:
+        return _NO_HOST
+    return replace(_NO_HOST, lines=b"strict-transport-security: %b\r\n" % str(hsts).encode())
 
 
 class _Behind:

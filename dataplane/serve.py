@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from dataplane.client_certificates import caller_lines
 from dataplane.client_hello import peek_client_hello
 from dataplane.clock import NEVER, Clock
 from dataplane.downstream import Downstream
@@ -272,11 +273,13 @@ class Dataplane:
         async def welcome(sock: socket.socket, listener: Listener) -> None:
             relays: list[tuple[Relay, str]] = []
 
-            def protocol(_: object = None) -> asyncio.Protocol:
+            def protocol(transport: TlsTransport | None = None) -> asyncio.Protocol:
                 generation = self._live.current
                 upstream, spoken = _behind(generation.table, key) if generation is not None else ("", "")
                 if spoken == HTTP:
-                    return Downstream(listener, decide, self.clock, (http, connections), plans=self._live.plans)
+                    downstream = Downstream(listener, decide, self.clock, (http, connections), plans=self._live.plans)
+                    downstream.caller_lines = caller_lines(transport) if transport is not None else b""
+                    return downstream
                 relay = Relay(listener, connections, self.clock, None, NEVER)
                 relays.append((relay, upstream))
                 return relay.downstream

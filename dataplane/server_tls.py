@@ -167,7 +167,7 @@ def contexts_of_listeners(
     problems = []
     for listener in listeners:
         tls, old = listener.tls, before.get(listener.port)
-        if tls is None:
+        if tls is None or listener.port in found:  # of several addresses
             continue
         made, error = None, ""
         if not tls.client_ca_file or tls.client_ca_file in material.client_cas:

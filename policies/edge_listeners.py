@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from policies.api_listeners import compile_bindings
 from policies.chain import HTTP_PROTOCOLS
+from policies.edge_words import with_edge_words
 from policies.errors import Problem
 from policies.ingress import EntryListener, ExposedService, exposed, outbound_key
 from policies.ingress_tls import CLOSED, ingress_tls
@@ -33,6 +34,8 @@ def edge_listeners(
 ) -> tuple[IngressListener, ...]:
     """Return the listeners; those that have not changed are the very objects of before. Adds outbounds and problems."""
     listeners = _ingress(snapshot, outbounds, problems) + _api(snapshot, registration, outbounds, previous, problems)
+    listeners, wrong = with_edge_words(listeners, snapshot.edge.tls)
+    problems.extend(wrong)
     now = tuple(
         replace(listener, address=address)
         for listener in listeners

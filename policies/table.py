@@ -8,7 +8,7 @@ from typing import Protocol
 
 from policies.balance import Balancer, Endpoint, LoadBalancer
 from policies.edge import NO_EDGE, EdgeSettings
-from policies.edge_tls import ListenerTls
+from policies.edge_tls import Hsts, ListenerTls, RedirectToTls
 from policies.egress import Origination
 from policies.identity import SpiffeId
 from policies.intentions import Action, Intentions
@@ -182,6 +182,8 @@ class IngressListener:
     protocol: str
     virtual_hosts: tuple[VirtualHost, ...]
     tls: ListenerTls | None = None
+    hsts: Hsts | None = None
+    redirect: RedirectToTls | None = None  # of everything
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 /ready  200 when traffic may come, else 503; says what is waited for     /live           200 while the loop runs
 /metrics, /stats/prometheus   Prometheus text                            /config_dump    table, watches, problems
-/certs  leaf and roots        /clusters  endpoints and connections       /drain (POST)   begin to drain;
+/certs  leaf, roots, edge     /clusters  endpoints and connections       /drain (POST)   begin to drain;
         with ?hold=true what the app calls goes on until SIGTERM, with &wait=true the answer comes when it is drained
 """
 
@@ -145,10 +145,10 @@ def dump(process: Process) -> dict[str, Any]:
 
 
 def certificates(process: Process) -> dict[str, Any]:
-    """Return the leaf (without its key) and the trust bundle."""
+    """Return the leaf, the trust bundle, and what a gateway shows to the outside; no keys."""
     generation = process.live.current
     if generation is None:
-        return {"leaf": None, "roots": []}
+        return {"leaf": None, "roots": [], "edge": []}
     leaf = generation.leaf
     return {
         "leaf": {
@@ -160,13 +160,40 @@ def certificates(process: Process) -> dict[str, Any]:
         },
         "trust_domain": generation.roots.trust_domain,
         "roots": list(generation.roots.pems),
+        "edge": _edge_certificates(process),
     }
+
+
+def _edge_certificates(process: Process) -> list[dict[str, Any]]:
+    """Return what the TLS listeners call for: what is shown, where it comes from, and what is wrong with that."""
+    generation, certificates = process.live.current, process.certificates
+    if generation is None or certificates is None:
+        return []
+    found = []
+    for reference, status in sorted(certificates.statuses.items()):
+        known = generation.material.certificates.get(reference)
+        facts: dict[str, Any] = {"certificate": str(reference), "from": status.kind, "error": status.error}
+        if known is not None:
+            facts |= {
+                "names": list(known.names),
+                "serial": known.serial,
+                "not_before": known.not_before.isoformat(),
+                "not_after": known.not_after.isoformat(),
+            }
+        ports = sorted(port for port, contexts in generation.outside.items() if reference in contexts.made_from[1])
+        found.append({**facts, "ports": ports})
+    return found
 
 
 def _gauges(process: Process) -> Iterator[Family]:
     generation, follower = process.live.current, process.follower
     left = generation.leaf_ends - time.time() if generation is not None else 0.0
     yield gauge("lictor_leaf_seconds_left", "Seconds until the leaf in force ends.", left)
+    if generation is not None and generation.material.certificates:
+        edge = Family("lictor_edge_certificate_seconds_left", "gauge", "Seconds until a certificate of the edge ends.")
+        for reference, certificate in generation.material.certificates.items():
+            edge.add({"certificate": str(reference)}, certificate.not_after.timestamp() - time.time())
+        yield edge
     state = state_of_leaf(process)
     yield gauge("lictor_ready", "1 when traffic may be sent here.", float(process.ready()))
     yield gauge("lictor_leaf_aging", "1 past 75 % of the leaf's life.", float(state is LeafState.AGING))

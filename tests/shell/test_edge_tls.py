@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 
 import pytest
+from cryptography import x509
 
-from harness.certificates import Authority
+from harness.certificates import Authority, Mistakes
 from harness.halves import Half, edge
 from harness.meshes import Json
 from harness.wire import App, Wire, echo_server, say
 from lictor.up.ports import free_ports
 from policies.compiler import compile_table
 from policies.edge import EdgeSettings
-from policies.edge_tls import EdgeTls, FileCertificate, PortWords
+from policies.edge_tls import EdgeTls, FileCertificate, Hsts, PortWords, RedirectToTls
 from policies.server_certificates import (
     CertificateReference,
     CertificateUpdate,
+    ClientCaUpdate,
     ServerCertificate,
     read_server_certificate,
 )
@@ -224,3 +228,90 @@ async def test_tls_without_a_certificate_in_the_yaml_stays_closed_and_says_why(a
         assert [problem.message for problem in problems] == [
             "TLS is enabled, but Consul's leaf has no DNS names for a proxy outside of the agent"
         ]
+
+
+# --- what the YAML adds --------------------------------------------------------------------------------------------
+
+FORGED = (
+    b"GET / HTTP/1.1\r\nHost: web.com\r\nX-Forwarded-Client-Cert: URI=spiffe://admin\r\nClient-Cert: :AAAA:\r\n"
+    b"x_forwarded-client_cert: forged\r\nclient_cert_chain: forged\r\n\r\n"
+)
+
+
+def of_certificates(app: App) -> dict[str, str]:
+    """Return what an app was last told of certificates."""
+    return {name: value for name, value in app.requests[-1].headers if "cert" in name}
+
+
+async def test_a_callers_certificate_is_told_to_the_service_and_nobody_can_forge_it(authority: Authority) -> None:
+    port, plain = free_ports(2)
+    callers = Authority("callers")
+    words = PortWords(client_ca_file="callers.pem")
+    updates: list[Update] = [update("web", OUTSIDE.server("web.com")), ClientCaUpdate("callers.pem", callers.pem)]
+    listeners = [listener(port), {**listener(plain), "TLS": None}]
+    async with (
+        App(say(b"web")).running() as app,
+        edge(authority, listeners, {"web": app.port}, settings=yaml("web", ports={port: words}), updates=updates),
+    ):
+        known = caller()
+        with_certificate(known, callers.server("ann.example.com", mistakes=Mistakes(common_name="ann")))
+        async with await call(port, context=known) as wire:
+            assert (await wire.ask(FORGED)).status == 200
+        told = of_certificates(app)
+        der = base64.b64decode(told.pop("client-cert").strip(":"), validate=True)
+        assert x509.load_der_x509_certificate(der).subject.rfc4514_string() == "CN=ann"
+        # The sidecar of the called service says who called it; the gateway's own word ends there.
+        assert "edge" in told.pop("x-forwarded-client-cert")
+        assert told == {}
+        for wire in (await call(port), await Wire.open(plain)):
+            async with wire:
+                assert (await wire.ask(FORGED)).status == 200
+            assert set(of_certificates(app)) == {"x-forwarded-client-cert"}
+            assert "admin" not in of_certificates(app)["x-forwarded-client-cert"]
+
+
+async def test_a_caller_without_the_certificate_that_is_required_is_refused(authority: Authority) -> None:
+    (port,) = free_ports(1)
+    callers, strangers = Authority("callers"), Authority("strangers")
+    words = PortWords(client_ca_file="callers.pem", require_client_certificate=True)
+    settings = yaml("web", everywhere=words)
+    async with gateway(authority, [listener(port)], settings, [update("web", OUTSIDE.server("web.com"))]) as running:
+        assert not running.dataplane.listeners  # who may sign is not known yet
+        running.member.take(ClientCaUpdate("callers.pem", callers.pem))
+        running.follow()
+        good, bad, none = caller(), caller(), caller()
+        with_certificate(good, callers.server("ann"))
+        with_certificate(bad, strangers.server("ann"))
+        async with await call(port, context=good) as wire:
+            assert (await wire.ask(GET)).status == 200
+        for context in (bad, none):
+            with contextlib.suppress(ConnectionError, ssl.SSLError):  # under TLS 1.3 it is told after the handshake
+                async with await call(port, context=context) as wire:
+                    await wire.send(GET)
+                    assert await wire.rest() == b""
+        assert running.refused() == {"foreign_ca": 1, "no_certificate": 1}
+
+
+def with_certificate(context: ssl.SSLContext, certificate: ServerCertificate) -> None:
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(certificate.chain_pem + certificate.key_pem.decode())
+        file.flush()
+        context.load_cert_chain(file.name)
+
+
+async def test_plaintext_is_sent_to_tls_and_tls_says_to_stay_there(authority: Authority) -> None:
+    port, plain = free_ports(2)
+    words = PortWords(redirect=RedirectToTls(port), hsts=Hsts(3600))
+    listeners = [listener(port), {**listener(plain), "TLS": None}]
+    updates = [update("web", OUTSIDE.server("web.com"))]
+    async with gateway(authority, listeners, yaml("web", everywhere=words), updates):
+        async with await Wire.open(plain) as wire:
+            body = b"POST /a/b?c=d HTTP/1.1\r\nHost: web.com:80\r\nContent-Length: 3\r\n\r\nxyz"
+            for _ in range(2):
+                answer = await wire.ask(body, "POST")
+                assert (answer.status, answer.get("location")) == (308, f"https://web.com:{port}/a/b?c=d")
+                assert answer.get("strict-transport-security") is None
+        async with await call(port) as wire:
+            for host, status in ((b"web.com", 200), (b"elsewhere", 404)):
+                answer = await wire.ask(GET.replace(b"web.com", host))
+                assert (answer.status, answer.get("strict-transport-security")) == (status, "max-age=3600")

@@ -1,0 +1,46 @@
+"""What the gateway's YAML adds to a listener: HSTS where it speaks TLS, a redirect where it does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from policies.chain import HTTP_PROTOCOLS
+from policies.edge_tls import EdgeTls, Hsts
+from policies.errors import Problem
+from policies.routes import HeaderModifiers
+from policies.table import IngressListener, VirtualHost
+
+_HSTS = "strict-transport-security"
+
+
+def with_edge_words(
+    listeners: tuple[IngressListener, ...], edge: EdgeTls
+) -> tuple[tuple[IngressListener, ...], tuple[Problem, ...]]:
+    """Return the listeners with what the YAML says of their ports, and where that leads nowhere."""
+    with_tls = {listener.port for listener in listeners if listener.tls is not None}
+    found, problems = [], []
+    for listener in listeners:
+        words = edge.words(listener.port)
+        if listener.protocol not in HTTP_PROTOCOLS:
+            found.append(listener)
+        elif listener.tls is not None:
+            hosts = listener.virtual_hosts
+            if words.hsts is not None:
+                hosts = tuple(_promising(host, words.hsts) for host in hosts)
+            found.append(replace(listener, virtual_hosts=hosts, hsts=words.hsts))
+        else:
+            found.append(replace(listener, redirect=words.redirect))
+            if words.redirect is not None and words.redirect.port not in with_tls:
+                where, port = f"listener {listener.port}", words.redirect.port
+                problems.append(
+                    Problem(where, f"redirects to {port}, where no listener speaks TLS", "callers fail there")
+                )
+    return tuple(found), tuple(problems)
+
+
+def _promising(host: VirtualHost, hsts: Hsts) -> VirtualHost:
+    """Return the host with the field in its answers, unless its entry sets one itself."""
+    change = host.response_headers or HeaderModifiers()
+    if any(name == _HSTS for name, _ in (*change.set, *change.add)):
+        return host
+    return replace(host, response_headers=replace(change, set=(*change.set, (_HSTS, str(hsts)))))
