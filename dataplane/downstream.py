@@ -230,7 +230,7 @@ class Downstream(asyncio.Protocol):
         """Take a request whose head is there."""
         self._started = self._loop.time()
         self._answering = False
-        key = (self._decide, self.client_address, self.peer_certificate, raw)
+        key = (self._decide, self.tls, self.client_address, self.peer_certificate, raw)
         try:
             plan = self._plans.known.get(key) or self._decided(parse_request(raw), key)
             self._follow(plan)

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 MAX_HEAD = 1024  # bytes of a head that is worth keeping
 MAX_PLANS = 256
 
-# The decider, the caller's address and certificate, the bytes of the head: all that a plan depends on until a swap.
-Key = tuple["Decide", str, bytes, bytes]
+# The decider, whether the caller speaks TLS, its address and certificate, the bytes of the head: all that a plan
+# depends on until a swap.
+Key = tuple["Decide", bool, str, bytes, bytes]
 
 
 @dataclass(slots=True)

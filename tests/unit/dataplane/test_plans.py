@@ -13,7 +13,7 @@ from policies.mesh import Mesh
 
 
 def key(head: bytes) -> Key:
-    return cast("Any", test_plans_are_few), "10.0.0.1", b"", head
+    return cast("Any", test_plans_are_few), False, "10.0.0.1", b"", head
 
 
 def plan() -> Plan:
