@@ -30,6 +30,7 @@ from dataplane.passthrough import passthrough_welcome
 from dataplane.pools import Pools
 from dataplane.revocation import Revocation
 from dataplane.tcp import Relay, dial_app, dial_upstream
+from dataplane.tls_transport import TlsTransport
 from policies.errors import ConfigError, IdentityError, Problem
 from policies.table import Cluster, Inbound, IngressListener, Table
 

@@ -3,11 +3,14 @@
 #
 #   vault/bootstrap.sh ca FOLDER                      before consul/bootstrap.sh: a token for Consul's CA provider
 #   vault/bootstrap.sh mesh TRUST_DOMAIN DC SERVICES  after it: our intermediate under Consul's root, the role, AppRoles
+#   vault/bootstrap.sh edge GATEWAY DOMAINS           then, if wanted: certificates of these domains for a gateway's callers
 #   vault/bootstrap.sh orchestrator FOLDER SERVICES   then: FOLDER/token, which may hand out their secret-ids and no more
 #
 # The leaves of Lictor come from an intermediate of their own, pki_mesh, signed by the root that Consul uses: Consul
 # rewrites what is in its own mounts, and both kinds of leaf trust each other by the common root.
-# Needs vault or bao on PATH (or VAULT_BIN), VAULT_ADDR, VAULT_TOKEN. LEAF_TTL is the life of a leaf, 24h by default.
+# Callers from outside trust an authority of its own, pki_edge, and nothing of the mesh's (`vault read pki_edge/cert/ca`).
+# Needs vault or bao on PATH (or VAULT_BIN), VAULT_ADDR, VAULT_TOKEN. LEAF_TTL is the life of a leaf, 24h by default, and
+# EDGE_TTL that of a certificate for the outside, 72h.
 set -eu
 umask 077
 
@@ -84,6 +87,27 @@ END
     say "role mesh; AppRoles $services"
 }
 
+# The role signs what the gateway asks for within the domains (a list with commas); its key is made in the gateway.
+edge() {
+    gateway=$1 domains=$2
+    has_mount pki_edge || "$vault" secrets enable -path=pki_edge -max-lease-ttl=87600h pki >/dev/null
+    if ! "$vault" read pki_edge/cert/ca -format=json 2>/dev/null | grep -q 'BEGIN CERTIFICATE'; then
+        "$vault" write pki_edge/root/generate/internal \
+            common_name="Lictor edge" key_type=ec key_bits=256 ttl=87600h >/dev/null
+    fi
+    "$vault" write pki_edge/roles/edge - >/dev/null <<END
+{"allowed_domains": "$domains", "allow_bare_domains": true, "allow_subdomains": true, "allow_wildcard_certificates": true,
+ "allow_glob_domains": false, "allow_any_name": false, "allow_localhost": false, "allow_ip_sans": false,
+ "enforce_hostnames": true, "require_cn": false, "use_csr_common_name": true, "use_csr_sans": true,
+ "key_type": "ec", "key_bits": 256, "key_usage": ["DigitalSignature"], "server_flag": true, "client_flag": false,
+ "basic_constraints_valid_for_non_ca": true, "ttl": "${EDGE_TTL:-72h}", "max_ttl": "${EDGE_TTL:-72h}",
+ "not_before_duration": "30s", "no_store": true, "generate_lease": false}
+END
+    "$vault" policy write lictor-edge "$here/policies/edge.hcl" >/dev/null
+    "$vault" write "auth/approle/role/$gateway" token_policies=lictor-sidecar,lictor-edge >/dev/null
+    say "role edge of pki_edge for $domains; AppRole $gateway may use it"
+}
+
 orchestrator() {
     mkdir -p "$1"
     policies=
@@ -97,6 +121,6 @@ orchestrator() {
 word=$1
 shift
 case $word in
-    ca | mesh | orchestrator) "$word" "$@" ;;
-    *) say "unknown step $word: ca, mesh or orchestrator"; exit 2 ;;
+    ca | mesh | edge | orchestrator) "$word" "$@" ;;
+    *) say "unknown step $word: ca, mesh, edge or orchestrator"; exit 2 ;;
 esac

@@ -1,0 +1,172 @@
+"""Certificates of the edge from a real Vault and a real Consul, as callers of a real gateway are shown them."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.certificates import Authority
+from harness.world import GATEWAY, World, run_script, world
+from lictor.up.ports import free_ports
+from policies.server_certificates import ServerCertificate, read_server_certificate
+
+OUTSIDE = Authority("the outside")
+SERVICES = [{"Name": "web", "Hosts": ["web.example.com"]}]
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[World]:
+    with world() as running:
+        run_script(
+            ["vault/bootstrap.sh", "edge", GATEWAY, "example.com,ingress.consul,ingress.dc1.consul"],
+            running.vault.environment,
+        )
+        running.proxies[GATEWAY].program.stop()
+        yield running
+
+
+def write(mesh: World, entry: dict[str, Any]) -> None:
+    token = mesh.token_file("management").read_text().strip()
+    mesh.consul.api("config", "PUT", entry, token)
+
+
+def ingress(mesh: World, *listeners: dict[str, Any]) -> None:
+    write(mesh, {"Kind": "ingress-gateway", "Name": GATEWAY, "Listeners": list(listeners)})
+
+
+def listener(port: int, tls: dict[str, Any]) -> dict[str, Any]:
+    return {"Port": port, "Protocol": "http", "TLS": tls, "Services": SERVICES}
+
+
+@contextlib.contextmanager
+def gateway(mesh: World, tls: dict[str, Any], kind: str = "ingress") -> Iterator[None]:
+    """Run the gateway with this `tls` in its file."""
+    (port,) = free_ports(1)
+    settings = {"gateway": {"kind": kind, "service": GATEWAY, "address": f"127.0.0.1:{port}"}, "tls": tls}
+    proxy = mesh.start_proxy(GATEWAY, "gateway", settings, GATEWAY)
+    try:
+        proxy.wait_ready()
+        yield
+    finally:
+        proxy.program.stop()
+
+
+def shown(port: int, name: str, authority_pem: str) -> tuple[ServerCertificate, int, bytes]:
+    """Return the certificate that a caller is shown, and status and body of the answer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=authority_pem)
+    with (
+        socket.create_connection(("127.0.0.1", port), 5) as plain,
+        context.wrap_socket(plain, server_hostname=name) as sock,
+    ):
+        pem = ssl.DER_cert_to_PEM_cert(sock.getpeercert(binary_form=True) or b"")
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.sock = sock
+        connection.request("GET", "/", headers={"Host": "web.example.com"})
+        answer = connection.getresponse()
+        return read_server_certificate(pem, b"", "the gateway"), answer.status, answer.read()
+
+
+def of(mesh: World, reference: str) -> dict[str, Any]:
+    """Return what /certs says of a certificate."""
+    rows: Any = mesh.proxies[GATEWAY].admin("certs")
+    return next((row for row in rows["edge"] if row["certificate"] == reference), {})
+
+
+def nothing_secret(mesh: World) -> None:
+    """No page of the admin endpoint and no log holds a key."""
+    proxy = mesh.proxies[GATEWAY]
+    pages = json.dumps([proxy.admin(page) for page in ("certs", "config_dump", "ready")])
+    assert "PRIVATE" not in pages
+    assert "PRIVATE" not in proxy.program.log
+
+
+def test_vault_signs_what_the_file_names_and_what_consul_would_name(mesh: World) -> None:
+    named, default = free_ports(2)
+    tls = {"SDS": {"ClusterName": "any", "CertResource": "named"}}
+    ingress(mesh, listener(named, tls), listener(default, {"SDS": {"ClusterName": "any", "CertResource": "default"}}))
+    certificates = [
+        {"name": "named", "vault_role": "edge", "names": ["web.example.com", "*.example.com"], "ttl": "10s"},
+        {"name": "default", "vault_role": "edge"},
+    ]
+    root = mesh.vault.api("pki_edge/cert/ca")["data"]["certificate"]
+    with gateway(mesh, {"certificates": certificates}):
+        first, status, body = shown(named, "web.example.com", root)
+        assert (first.names, status) == (("web.example.com", "*.example.com"), 200)
+        assert b"web" in body
+        consul, _, _ = shown(default, "anything.ingress.consul", root)
+        assert set(consul.names) == {"*.ingress.consul", "*.ingress.dc1.consul", "web.example.com"}
+        mesh.proxies[GATEWAY].program.wait_until(
+            lambda: shown(named, "other.example.com", root)[0].serial != first.serial, 15
+        )
+        facts = of(mesh, "own named")
+        assert (facts["names"], facts["ports"], facts["error"]) == (["web.example.com", "*.example.com"], [named], "")
+        nothing_secret(mesh)
+
+
+def test_a_role_that_does_not_sign_is_told_and_the_mesh_goes_on(mesh: World) -> None:
+    closed, opened = free_ports(2)
+    sds = [{"SDS": {"ClusterName": "any", "CertResource": name}} for name in ("wrong", "good")]
+    ingress(mesh, listener(closed, sds[0]), listener(opened, sds[1]))
+    certificates = [
+        {"name": "wrong", "vault_role": "edge", "mount": "pki_of_others", "names": ["web.example.com"]},
+        {"name": "good", "vault_role": "edge", "names": ["web.example.com"]},
+    ]
+    root = mesh.vault.api("pki_edge/cert/ca")["data"]["certificate"]
+    with gateway(mesh, {"certificates": certificates}):
+        assert shown(opened, "web.example.com", root)[1] == 200
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", closed), 1)
+        assert "does not let us update pki_of_others/sign/edge" in of(mesh, "own wrong")["error"]
+        ready: Any = mesh.proxies[GATEWAY].admin("ready")
+        assert any("certificate own wrong" in problem for problem in ready["problems"])
+        assert ready["leaf"] == "fresh"
+
+
+def test_consuls_certificates_are_followed(mesh: World, tmp_path: Path) -> None:
+    inline, files = free_ports(2)
+    in_entry, in_files, next_one = (OUTSIDE.server("web.example.com") for _ in range(3))
+
+    def put(name: str, certificate: ServerCertificate) -> None:
+        (tmp_path / f"{name}.pem").write_text(certificate.chain_pem)
+        (tmp_path / f"{name}.key").write_bytes(certificate.key_pem)
+
+    put("web", in_files)
+    entry = {"Kind": "inline-certificate", "Name": "entry"}
+    write(mesh, {**entry, "Certificate": in_entry.chain_pem, "PrivateKey": in_entry.key_pem.decode()})
+    paths = {"Certificate": str(tmp_path / "web.pem"), "PrivateKey": str(tmp_path / "web.key")}
+    write(mesh, {"Kind": "file-system-certificate", "Name": "files", **paths})
+    mesh.consul.api(
+        f"config/ingress-gateway/{GATEWAY}", "DELETE", None, mesh.token_file("management").read_text().strip()
+    )
+    listeners = [
+        {"Name": kind, "Port": port, "Protocol": "http", "TLS": {"Certificates": [{"Kind": kind, "Name": name}]}}
+        for kind, port, name in (("inline-certificate", inline, "entry"), ("file-system-certificate", files, "files"))
+    ]
+    write(mesh, {"Kind": "api-gateway", "Name": GATEWAY, "Listeners": listeners})
+    route = {"Kind": "http-route", "Name": "all", "Parents": [{"Kind": "api-gateway", "Name": GATEWAY}]}
+    write(mesh, {**route, "Rules": [{"Services": [{"Name": "web"}]}]})
+    with gateway(mesh, {}, "api"):
+        mesh.proxies[GATEWAY].program.wait_until(
+            lambda: shown(inline, "web.example.com", OUTSIDE.pem)[0].serial == in_entry.serial, 10
+        )
+        certificate, status, _ = shown(files, "web.example.com", OUTSIDE.pem)
+        assert (certificate.serial, status) == (in_files.serial, 200)
+        put("web", next_one)
+        write(mesh, {**entry, "Certificate": next_one.chain_pem, "PrivateKey": next_one.key_pem.decode()})
+        running = mesh.proxies[GATEWAY].program
+        running.wait_until(lambda: shown(inline, "web.example.com", OUTSIDE.pem)[0].serial == next_one.serial, 10)
+        running.wait_until(lambda: shown(files, "web.example.com", OUTSIDE.pem)[0].serial == next_one.serial, 10)
+        metrics = http.client.HTTPConnection("127.0.0.1", mesh.proxies[GATEWAY].admin_port, timeout=5)
+        metrics.request("GET", "/metrics")
+        text = metrics.getresponse().read().decode()
+        assert 'lictor_edge_certificate_seconds_left{certificate="inline-certificate entry"}' in text
+        nothing_secret(mesh)
