@@ -70,10 +70,11 @@ from policies.snapshot import (
 REQUEST_SECONDS = 10.0  # for anything that does not block
 SLACK_SECONDS = 5.0  # on top of a blocking query's wait and the server's jitter of wait/16
 MAX_WATCHES = 64  # blocking queries of upstreams at once; the agent allows 200 connections per client address
+MAX_INTENTIONS = 48  # blocking queries of intentions at once: more than one only where services are linked
 MAX_FIRST_READS = 16  # of upstreams, which do not block: thousands at once would be refused
 _LARGE_BODY = 32 * 1024  # decoded beside the loop from here on
 _MADE_UP_SOURCE = "lictor-default-action-probe"
-_OfUpstreams = ChainWatch | EndpointsWatch | OutsideWatch | ResolverWatch | DefaultsWatch
+OfUpstreams = ChainWatch | EndpointsWatch | OutsideWatch | ResolverWatch | DefaultsWatch
 _REASONS_OF_THE_DEFAULT = ("Default ", "ACLs disabled")  # else an intention: "Matched L4 intention: ..."
 
 
@@ -270,6 +271,7 @@ class Catalog:
         self.settings = settings
         self._client = _Client(settings)
         self._blocking = asyncio.Semaphore(MAX_WATCHES)
+        self._judging = asyncio.Semaphore(MAX_INTENTIONS)
         self._first_reads = asyncio.Semaphore(MAX_FIRST_READS)
 
     async def __aenter__(self) -> Self:
@@ -299,7 +301,8 @@ class Catalog:
                 return await self._registration(proxy_id, cursor, wait)
             case IntentionsWatch(service):
                 query = {"by": "destination", "name": service}
-                response = await self._fetch(path("connect/intentions/match"), cursor, wait, query)
+                async with self._judging:
+                    response = await self._fetch(path("connect/intentions/match"), cursor, wait, query)
                 where = "connect/intentions/match"
                 return _answer_later(response, where, 2, lambda data: checked_match(where, data, service))
             case DefaultActionWatch(service):
@@ -315,7 +318,7 @@ class Catalog:
             case _:
                 return await self._entry(*_kind_and_name(watch), cursor, wait)
 
-    async def _upstream(self, watch: _OfUpstreams, cursor: str, wait: float) -> Answer:
+    async def _upstream(self, watch: OfUpstreams, cursor: str, wait: float) -> Answer:
         match watch:
             case ChainWatch():
                 return await self._chain(watch, cursor, wait)

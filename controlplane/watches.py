@@ -23,17 +23,18 @@ import structlog
 from tenacity import RetryCallState, wait_random_exponential
 
 from controlplane.aside import Aside
-from controlplane.catalog import MAX_WATCHES, Answer
+from controlplane.catalog import MAX_INTENTIONS, MAX_WATCHES, Answer, OfUpstreams
 from controlplane.rows import Later, Rows
 from policies.errors import CatalogError, CatalogForbidden, CatalogNotFound, CatalogUnreachable
 from policies.identity import Leaf
 from policies.intentions import Intentions
 from policies.snapshot import (
-    ChainWatch,
     DefaultActionWatch,
     EndpointsWatch,
     Heard,
+    IntentionsWatch,
     LeafUpdate,
+    OutsideWatch,
     RegistrationWatch,
     Snapshot,
     Update,
@@ -48,6 +49,7 @@ log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = 25.0  # of a blocking query; a cancelled one holds its connection at the agent for the rest of it
 ROUND_SECONDS = 8.0  # within which every upstream is looked at where there are too many to block for each
+JUDGING_ROUND_SECONDS = 1.0  # likewise every linked service's intentions: a deny must not wait for long
 POLL_SECONDS = 5.0  # of what cannot block
 SHAKEN_SECONDS = 30.0  # after the agent was away: its checks begin as critical and run once an interval
 STARTING_SECONDS = 0.2  # between looks at a server that is still starting
@@ -200,10 +202,14 @@ class Follower:
         """
         wait, left = self._wait, self._shaken_seconds()
         asked = len(self.snapshot.asked)
-        if isinstance(watch, ChainWatch | EndpointsWatch) and asked > MAX_WATCHES:
+        if isinstance(watch, OfUpstreams) and asked > MAX_WATCHES:
             share = ROUND_SECONDS * MAX_WATCHES / asked
             wait = min(wait, share * (0.5 + random.random()))  # else they would end together, round after round
-        return min(wait, left + 0.5) if left > 0 and isinstance(watch, EndpointsWatch) else wait
+        links = len(self.snapshot.links)
+        if isinstance(watch, IntentionsWatch) and links > MAX_INTENTIONS:
+            share = JUDGING_ROUND_SECONDS * MAX_INTENTIONS / links
+            wait = min(wait, share * (0.5 + random.random()))
+        return min(wait, left + 0.5) if left > 0 and isinstance(watch, EndpointsWatch | OutsideWatch) else wait
 
     def _failed(self, watch: Watch, status: WatchStatus, error: CatalogError) -> float:
         """Note a failure; return the pause before the next try."""

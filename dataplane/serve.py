@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_FROM_THE_MESH = frozenset({"inbound", "egress"})  # purposes
 OPENED_AT_ONCE = 8  # listeners, until others have their turn
 
 
@@ -180,7 +181,7 @@ class Dataplane:
         """Let every connection bring one more request at most. What listens goes on; nothing is opened any more."""
         self.draining = True
         for key, listener in self.listeners.items():
-            if key.purpose == "inbound" or not inbound_only:
+            if key.purpose in _FROM_THE_MESH or not inbound_only:
                 listener.retire()
 
     async def drain(self, seconds: float, patience: float = 0.0) -> bool:
@@ -201,7 +202,7 @@ class Dataplane:
     async def drain_inbound(self, seconds: float, patience: float = 0.0) -> bool:
         """Stop accepting from the mesh and let that finish; what this end calls goes on. As `drain`."""
         self.draining = True
-        inbound = [key for key in self.listeners if key.purpose in {"inbound", "egress"}]
+        inbound = [key for key in self.listeners if key.purpose in _FROM_THE_MESH]
         ended = await asyncio.gather(*(self._drained(self.listeners.pop(key), seconds, patience) for key in inbound))
         return all(ended)
 

@@ -2,7 +2,7 @@
 
 /ready  200 when traffic may come, else 503; says what is waited for     /live           200 while the loop runs
 /metrics, /stats/prometheus   Prometheus text                            /config_dump    table, watches, problems
-/certs  leaf, roots, edge     /clusters  endpoints and connections       /drain (POST)   begin to drain;
+/certs  leaves, roots, edge    /clusters  endpoints and connections       /drain (POST)   begin to drain;
         with ?hold=true what the app calls goes on until SIGTERM, with &wait=true the answer comes when it is drained
 """
 
@@ -20,6 +20,7 @@ from aiohttp import web
 from dataplane.exposition import Family, gauge
 from dataplane.listener import bind
 from policies.canonical import plain
+from policies.identity import Leaf
 from policies.rotation import LeafState, leaf_state
 from policies.snapshot import missing, name_of, waiting
 from sidecar.process import Phase, Process
@@ -145,22 +146,26 @@ def dump(process: Process) -> dict[str, Any]:
 
 
 def certificates(process: Process) -> dict[str, Any]:
-    """Return the leaf, the trust bundle, and what a gateway shows to the outside; no keys."""
+    """Return the leaf, those of linked services, the trust bundle, and what a gateway shows outside; no keys."""
     generation = process.live.current
     if generation is None:
         return {"leaf": None, "roots": [], "edge": []}
-    leaf = generation.leaf
     return {
-        "leaf": {
-            "spiffe_id": str(leaf.spiffe_id),
-            "serial": leaf.serial,
-            "not_before": leaf.not_before.isoformat(),
-            "not_after": leaf.not_after.isoformat(),
-            "chain": leaf.chain_pem,
-        },
+        "leaf": _shown(generation.leaf),
+        "linked": {name: _shown(credential.leaf) for name, credential in sorted(generation.linked.items())},
         "trust_domain": generation.roots.trust_domain,
         "roots": list(generation.roots.pems),
         "edge": _edge_certificates(process),
+    }
+
+
+def _shown(leaf: Leaf) -> dict[str, str]:
+    return {
+        "spiffe_id": str(leaf.spiffe_id),
+        "serial": leaf.serial,
+        "not_before": leaf.not_before.isoformat(),
+        "not_after": leaf.not_after.isoformat(),
+        "chain": leaf.chain_pem,
     }
 
 
@@ -194,6 +199,11 @@ def _gauges(process: Process) -> Iterator[Family]:
         for reference, certificate in generation.material.certificates.items():
             edge.add({"certificate": str(reference)}, certificate.not_after.timestamp() - time.time())
         yield edge
+    if generation is not None and generation.linked:
+        linked = Family("lictor_linked_leaf_seconds_left", "gauge", "Seconds until the leaf of a linked service ends.")
+        for name, credential in generation.linked.items():
+            linked.add({"service": name}, credential.ends - time.time())
+        yield linked
     state = state_of_leaf(process)
     yield gauge("lictor_ready", "1 when traffic may be sent here.", float(process.ready()))
     yield gauge("lictor_leaf_aging", "1 past 75 % of the leaf's life.", float(state is LeafState.AGING))

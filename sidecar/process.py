@@ -31,6 +31,7 @@ from controlplane.issuer import Issuer
 from controlplane.issuer.consul import ConsulIssuer
 from controlplane.registration import DRAIN_REASON, find_sidecar, seed
 from controlplane.watches import Follower
+from dataplane.credentials import Credentials
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
 from dataplane.serve import Dataplane
@@ -53,6 +54,7 @@ from sidecar.settings import ProcessSettings
 
 if TYPE_CHECKING:
     from controlplane.certificates.follower import Certificates
+    from controlplane.issuer.linked import LinkedLeaves
     from controlplane.issuer.session import VaultSession
 
 log = structlog.get_logger(__name__)
@@ -85,6 +87,8 @@ class Process:
         self._compiled_problems: tuple[Problem, ...] = ()
         self.follower: Follower | None = None
         self.issuer: Issuer | None = None
+        self.linked: LinkedLeaves | None = None  # of a terminating gateway
+        self._credentials = Credentials()
         self.certificates: Certificates | None = None  # of a gateway's TLS listeners
         self._pki: VaultSession | None = None
         self.dataplane: Dataplane | None = None
@@ -119,9 +123,10 @@ class Process:
         snapshot = await self._until_stopped(self._introduce(catalog))
         if snapshot is None:
             return
-        self.follower = follower = Follower(catalog, snapshot, lambda _: self._changed.set(), aside=self._aside)
+        self.follower = follower = Follower(catalog, snapshot, self._heard, aside=self._aside)
         self._changed.set()
         self.issuer = issuer = await self._make_issuer(catalog)
+        self.linked = self._make_linked(issuer, follower)
         self.certificates = self._make_certificates(catalog, follower)
         following = asyncio.create_task(follower.run(self._leaves))
         compiling = asyncio.create_task(self._compile_forever(dataplane))
@@ -129,6 +134,8 @@ class Process:
         work: tuple[asyncio.Task[None], ...] = (following, compiling, registering)
         if self.certificates is not None:
             work = (*work, asyncio.create_task(self.certificates.run()))
+        if self.linked is not None:
+            work = (*work, asyncio.create_task(self.linked.run()))
         stopping: asyncio.Task[Any] = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait((*work, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -250,6 +257,21 @@ class Process:
             return None
         return self.issuer.leaves(SpiffeId(roots.trust_domain, registration.datacenter, registration.service))
 
+    def _make_linked(self, issuer: Issuer, follower: Follower) -> LinkedLeaves | None:
+        if self.settings.role is not Role.TERMINATING:
+            return None
+        from controlplane.issuer.linked import LinkedLeaves  # noqa: PLC0415 - a sidecar needs none of it
+
+        return LinkedLeaves(issuer, follower.take)
+
+    def _heard(self, snapshot: Snapshot) -> None:
+        self._changed.set()
+        registration, roots = snapshot.registration, snapshot.roots
+        if self.linked is not None and registration is not None and roots is not None:
+            self.linked.adjust(
+                {name: SpiffeId(roots.trust_domain, registration.datacenter, name) for name in snapshot.links}
+            )
+
     # --- certificates of the edge ---
 
     def _make_certificates(self, catalog: Catalog, follower: Follower) -> Certificates | None:
@@ -296,6 +318,9 @@ class Process:
             table, problems = await self._aside(lambda: compile_table(snapshot, previous))
         else:
             table, problems = compile_table(snapshot, previous)
+        assert snapshot.roots is not None and snapshot.mesh is not None  # noqa: S101, PT018 - not missing
+        for _ in self._credentials.steps(snapshot.leaves, snapshot.roots, snapshot.mesh):
+            await asyncio.sleep(0)
         generation = self._put_in_force(snapshot, table)
         if self.certificates is not None:
             registration = snapshot.registration
@@ -315,7 +340,7 @@ class Process:
     def _put_in_force(self, snapshot: Snapshot, table: Table) -> Generation | None:
         leaf, roots, mesh = snapshot.leaf, snapshot.roots, snapshot.mesh
         assert leaf is not None and roots is not None and mesh is not None  # noqa: S101, PT018 - not missing
-        generation = self.live.follow(table, leaf, roots, mesh, snapshot.material)
+        generation = self.live.follow(table, leaf, roots, mesh, snapshot.material, self._credentials.current)
         if generation is not None:
             log.info("table_in_force", number=generation.number, outbounds=len(table.outbounds))
         return generation
@@ -332,7 +357,8 @@ class Process:
         """Return what is not followed: of the table, and of what it names outside."""
         outside = self.dataplane.problems if self.dataplane is not None else ()
         certificates = self.certificates.problems() if self.certificates is not None else ()
-        return (*self._compiled_problems, *outside, *certificates)
+        leaves = self.linked.problems() if self.linked is not None else ()
+        return (*self._compiled_problems, *outside, *certificates, *leaves, *self._credentials.problems)
 
     # --- registration ---
 
@@ -422,7 +448,7 @@ class Process:
     # --- how it stands ---
 
     def settled(self) -> bool:
-        """Return whether listeners are open and every upstream and certificate has come, failed, or had its time."""
+        """Return whether listeners are open and upstreams and certificates have come, failed, or had their time."""
         return self.live.current is not None and self._followed is not None and self._is_complete(self._followed)
 
     def _is_complete(self, snapshot: Snapshot) -> bool:
@@ -435,7 +461,9 @@ class Process:
         looked_up = self.dataplane is None or self.dataplane.settled
         certificates = self.certificates.awaited() if self.certificates is not None else frozenset()
         fetched = certificates.issubset(snapshot.material.certificates)
-        return (looked_up and fetched and not silent) or now > self._heard_at + SETTLE_SECONDS
+        leaves = self.linked.awaited() if self.linked is not None else frozenset()
+        issued = leaves.issubset(snapshot.leaves)
+        return (looked_up and fetched and issued and not silent) or now > self._heard_at + SETTLE_SECONDS
 
     def ready(self) -> bool:
         """Return whether traffic may be sent here."""

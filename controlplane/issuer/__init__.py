@@ -26,12 +26,12 @@ class IssuerStatus:
 
 
 class Issuer(Protocol):
-    """A source of leaves for one identity."""
+    """A source of leaves. `status` is about our own; a terminating gateway has leaves of others too."""
 
     status: IssuerStatus
 
-    def leaves(self, spiffe_id: SpiffeId) -> AsyncIterator[Leaf]:
-        """Yield the leaf of this identity, and each next one before the last ends."""
+    def leaves(self, spiffe_id: SpiffeId, status: IssuerStatus | None = None) -> AsyncIterator[Leaf]:
+        """Yield the leaf of this identity, and each next one before the last ends. `status` tells how it stands."""
         ...
 
     async def close(self) -> None:

@@ -25,6 +25,7 @@ from policies.rotation import retry_pause
 log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = 30.0
+MAX_READS = 16  # at once, of a gateway with many leaves; the agent allows 200 connections per client address
 
 
 class LeafAnswer(Protocol):
@@ -55,29 +56,41 @@ class ConsulIssuer:
     def __init__(self, source: LeafSource, *, local: bool) -> None:
         self.status = IssuerStatus("consul")
         self._source = source
+        self._reads = asyncio.Semaphore(MAX_READS)
+        self._streams = 0
         if not local:
             log.warning(
                 "issuer_shared_agent",
                 hint="the agent hands a service's key to whoever reaches it: use a unix socket or loopback, or Vault",
             )
 
-    async def leaves(self, spiffe_id: SpiffeId) -> AsyncIterator[Leaf]:
+    async def leaves(self, spiffe_id: SpiffeId, status: IssuerStatus | None = None) -> AsyncIterator[Leaf]:
         """Yield the agent's leaf, and each next one when the agent has it."""
+        self._streams += 1
+        try:
+            async for leaf in self._leaves(spiffe_id, status or self.status):
+                yield leaf
+        finally:
+            self._streams -= 1
+
+    async def _leaves(self, spiffe_id: SpiffeId, status: IssuerStatus) -> AsyncIterator[Leaf]:
         cursor = ""
         leaf: Leaf | None = None
         while True:
             try:
-                answer = await self._source.leaf(spiffe_id.service, cursor, WAIT_SECONDS)
+                async with self._reads:
+                    wait = WAIT_SECONDS * min(1.0, MAX_READS / self._streams)  # so that each has its turn
+                    answer = await self._source.leaf(spiffe_id.service, cursor, wait)
                 found = _leaf(spiffe_id, answer.data)
             except (CatalogError, IssuerError) as error:
                 cursor = ""
-                await asyncio.sleep(self._failed(error, leaf))
+                await asyncio.sleep(_failed(status, error, leaf))
                 continue
-            self._succeeded()
+            _succeeded(status)
             cursor = answer.cursor
             if leaf is None or found.serial != leaf.serial:
                 leaf = found
-                self.status.issued += 1
+                status.issued += 1
                 log.info("leaf_issued", issuer="consul", serial=leaf.serial, ends=leaf.not_after.isoformat())
                 yield leaf
             elif not cursor:
@@ -86,21 +99,23 @@ class ConsulIssuer:
     async def close(self) -> None:
         """Nothing of its own to let go of."""
 
-    def _succeeded(self) -> None:
-        if self.status.failing_since is not None:
-            log.info("issuer_recovered", issuer="consul", seconds=round(time.time() - self.status.failing_since, 1))
-        self.status.failing_since = None
-        self.status.failures = 0
-        self.status.error = ""
 
-    def _failed(self, error: Exception, leaf: Leaf | None) -> float:
-        self.status.failures += 1
-        self.status.error = str(error)
-        if self.status.failing_since is None:
-            self.status.failing_since = time.time()
-            log.warning("issuer_failing", issuer="consul", error=str(error))
-        remaining = leaf.not_after.timestamp() - time.time() if leaf is not None else 0.0
-        return 0.05 + retry_pause(self.status.failures, remaining, random.random())
+def _succeeded(status: IssuerStatus) -> None:
+    if status.failing_since is not None:
+        log.info("issuer_recovered", issuer="consul", seconds=round(time.time() - status.failing_since, 1))
+    status.failing_since = None
+    status.failures = 0
+    status.error = ""
+
+
+def _failed(status: IssuerStatus, error: Exception, leaf: Leaf | None) -> float:
+    status.failures += 1
+    status.error = str(error)
+    if status.failing_since is None:
+        status.failing_since = time.time()
+        log.warning("issuer_failing", issuer="consul", error=str(error))
+    remaining = leaf.not_after.timestamp() - time.time() if leaf is not None else 0.0
+    return 0.05 + retry_pause(status.failures, remaining, random.random())
 
 
 def _leaf(spiffe_id: SpiffeId, data: Any) -> Leaf:

@@ -21,9 +21,9 @@ class VaultIssuer:
         self.status = IssuerStatus("vault")
         self.session = VaultSession(settings)
 
-    async def leaves(self, spiffe_id: SpiffeId) -> AsyncGenerator[Leaf, None]:
+    async def leaves(self, spiffe_id: SpiffeId, status: IssuerStatus | None = None) -> AsyncGenerator[Leaf, None]:
         """Yield the first leaf as soon as Vault gives it, then each next one in its time."""
-        async for leaf in renewed(self.session, self.status, lambda: self._sign(spiffe_id), "leaf_issued"):
+        async for leaf in renewed(self.session, status or self.status, lambda: self._sign(spiffe_id), "leaf_issued"):
             yield leaf
 
     async def close(self) -> None:
