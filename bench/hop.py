@@ -11,7 +11,7 @@ import uvloop
 from dataplane.clock import Clock
 from dataplane.downstream import Downstream
 from dataplane.heads import RequestHead, ResponseHead
-from dataplane.listener import Listener, bind
+from dataplane.listener import Keeper, Listener, bind
 from dataplane.live import Live
 from dataplane.metrics import Metrics
 from dataplane.pool import Pool
@@ -55,7 +55,7 @@ async def main(port: int, app_port: int) -> None:
     forward = Pass(Pools(Live(), clock, metrics).of_app("127.0.0.1", app_port))
     counts = metrics.for_http("hop"), metrics.for_listener("hop")
 
-    async def welcome(sock: socket.socket, listener: Listener) -> None:
+    async def welcome(sock: socket.socket, listener: Keeper) -> None:
         await loop.connect_accepted_socket(lambda: Downstream(listener, lambda *_: forward, clock, counts), sock)
 
     Listener(bind("127.0.0.1", port), welcome)

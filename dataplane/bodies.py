@@ -91,12 +91,17 @@ class _Part(enum.Enum):
 
 
 class ChunkedBody:
-    """A chunked body. `status` is what a broken one is answered with: 400 for requests, 502 for responses."""
+    """A chunked body. `status` is what a broken one is answered with: 400 for requests, 502 for responses.
 
-    __slots__ = ("_held", "_left", "_part", "_status", "_trailers", "done")
+    `limit` is in bytes of data, 0 is none; a longer body is a BadHead 413.
+    """
 
-    def __init__(self, status: int) -> None:
+    __slots__ = ("_held", "_left", "_limit", "_part", "_status", "_taken", "_trailers", "done")
+
+    def __init__(self, status: int, limit: int = 0) -> None:
         self._status = status
+        self._limit = limit
+        self._taken = 0
         self._part = _Part.SIZE
         self._left = 0
         self._held = b""
@@ -144,6 +149,9 @@ class ChunkedBody:
                 if found is None or len(line) > _MAX_SIZE_LINE:
                     raise BadHead(self._status, "bad_chunk")
                 self._left = int(found[1], 16)
+                self._taken += self._left
+                if self._limit and self._taken > self._limit:
+                    raise BadHead(413, "body_too_large")
                 self._part = _Part.DATA if self._left else _Part.TRAILERS
             case _Part.DATA_END:
                 if line:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from dataplane.attempts import IDEMPOTENT, Attempts, no_answer
 from dataplane.bodies import Body, ChunkedBody, LengthBody
 from dataplane.clock import NEVER, Clock
-from dataplane.exchange import Decide, Forward, Reply, refusal
+from dataplane.exchange import REQUEST_TIMEOUT, STREAM_TIMEOUT, Decide, Forward, Reply, refusal
 from dataplane.heads import END, MAX_HEAD, BadHead, RequestHead, ResponseHead, looks_wrong, parse_request, without
 from dataplane.plans import Key, Plan, Plans
 from dataplane.states import ANSWERING, BODY, CLOSED, CLOSING, HEAD, SKIPPING, TUNNEL
@@ -26,22 +26,16 @@ if TYPE_CHECKING:
     from dataplane.upstream import Upstream
     from policies.identity import Peer
 
-IDLE_SECONDS = 300.0  # between requests
-HEAD_SECONDS = 10.0  # from a head's first byte to its last
 MAX_AHEAD = 64 * 1024  # bytes that a caller may send ahead of its answer
 MAX_SKIPPED = 64 * 1024  # bytes of an unwanted body that are worth keeping a connection for
 SKIP_SECONDS = 10.0  # for them to come
 LINGER_SECONDS = 1.0  # for a caller to read an answer that it did not wait for
 
-_ERROR = 400
 _OUR_WORD = frozenset({b"x-lictor-reason"})
 
 
 class Downstream(asyncio.Protocol):
-    """The connection. `peer` is None outside the mesh, `tls` says whether the caller speaks it.
-
-    `memo` is the decider's to keep things in.
-    """
+    """The connection. `peer` is None outside the mesh, `tls`: does the caller speak it; `memo` is the decider's own."""
 
     __slots__ = (
         "_advancing",
@@ -58,7 +52,6 @@ class Downstream(asyncio.Protocol):
         "_forward",
         "_head",
         "_input_paused",
-        "_listener",
         "_loop",
         "_plans",
         "_request",
@@ -70,6 +63,7 @@ class Downstream(asyncio.Protocol):
         "caller_lines",
         "client_address",
         "deadline",
+        "keeper",
         "memo",
         "peer",
         "peer_certificate",
@@ -79,14 +73,14 @@ class Downstream(asyncio.Protocol):
 
     def __init__(
         self,
-        listener: Keeper,
+        keeper: Keeper,
         decide: Decide,
         clock: Clock,
         counts: tuple[HttpCounts, ConnectionCounts],
         expires: float = NEVER,
         plans: Plans | None = None,
     ) -> None:
-        self._listener = listener
+        self.keeper = keeper
         self._decide = decide
         self._clock = clock
         self._counts, self._connections = counts
@@ -110,11 +104,10 @@ class Downstream(asyncio.Protocol):
         self._writing_paused = False
         self.caller_lines = b""  # what a gateway tells of the caller's certificate
         self.client_address = ""
-        self.deadline = clock.now + IDLE_SECONDS
+        self.deadline = clock.now + self.keeper.protection.idle_timeout
         self.memo: object = None
         self.peer: Peer | None = None
-        self.peer_certificate = b""
-        self.tls = False
+        self.peer_certificate, self.tls = b"", False
         self.transport: asyncio.Transport
 
     # --- the transport's calls ---
@@ -122,7 +115,7 @@ class Downstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
-        peername = transport.get_extra_info("peername")
+        peername = self.keeper.client or transport.get_extra_info("peername")
         self.client_address = str(peername[0]) if peername else ""
         self.peer = transport.get_extra_info("peer")
         self.tls = bool(transport.get_extra_info("tls"))
@@ -130,7 +123,7 @@ class Downstream(asyncio.Protocol):
             self.peer_certificate = transport.get_extra_info("certificate") or b""
         self._connections.accepted += 1
         self._clock.add(self)
-        self._listener.joined(self)
+        self.keeper.joined(self)
 
     def data_received(self, data: bytes) -> None:
         """Read requests."""
@@ -165,7 +158,7 @@ class Downstream(asyncio.Protocol):
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.give_up()
-        self._listener.left(self)
+        self.keeper.left(self)
 
     def pause_writing(self) -> None:
         """The caller reads slowly: let the upstream wait."""
@@ -190,6 +183,19 @@ class Downstream(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once."""
         self.transport.abort()
+
+    @property
+    def receiving(self) -> bool:
+        """Return whether the caller owes a body, and is free to send it."""
+        return self._state is BODY and not self._input_paused
+
+    def too_slow(self, reason: str) -> None:
+        """End it: the caller sends, or reads, next to nothing."""
+        self._connections.cut[reason] += 1
+        if self._state is BODY:
+            self._broken_body(BadHead(408, reason))
+        else:
+            self.transport.abort()
 
     def expire(self) -> None:
         """The clock: a deadline has passed."""
@@ -242,8 +248,8 @@ class Downstream(asyncio.Protocol):
             self._refuse(refusal(BadHead(431, "head_too_large")))
         elif looks_wrong(data):
             self._refuse(refusal(BadHead(400, "malformed")))
-        elif self.deadline > self._clock.now + HEAD_SECONDS:
-            self.deadline = self._clock.now + HEAD_SECONDS
+        elif self.deadline > self._clock.now + self.keeper.protection.head_timeout:
+            self.deadline = self._clock.now + self.keeper.protection.head_timeout
 
     def _decided(self, head: RequestHead, key: Key) -> Plan:
         decision = self._decide(self, head)
@@ -258,10 +264,11 @@ class Downstream(asyncio.Protocol):
         """Send a request on, or answer it."""
         self._head = head = plan.head
         self.memo = plan.memo
-        if head.close or self._clock.now >= self._expires or self._listener.retiring:
+        if head.close or self._clock.now >= self._expires or self.keeper.retiring:
             self._close_after = True
         self._state = ANSWERING
-        request, decision = plan.request, plan.decision
+        each = self.keeper.each
+        decision, request = each(self, plan) if each is not None else (plan.decision, plan.request)
         if head.chunked or head.content_length:
             request += self._begin_body(head)
         if isinstance(decision, Reply):
@@ -275,7 +282,8 @@ class Downstream(asyncio.Protocol):
         """Return what is there of the body."""
         if head.expects:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._body = body = ChunkedBody(400) if head.chunked else LengthBody(head.content_length)
+        limit = self.keeper.protection.max_body  # of others the decider knows the length
+        self._body = body = ChunkedBody(400, limit) if head.chunked else LengthBody(head.content_length)
         out, self._ahead = body.feed(self._ahead)
         self._state = ANSWERING if body.done else BODY
         return out
@@ -409,7 +417,7 @@ class Downstream(asyncio.Protocol):
                 return
             self._end_attempts()
         if forward is not None:
-            if head.status >= _ERROR and not forward.in_mesh:
+            if head.status >= 400 and not forward.in_mesh:  # noqa: PLR2004 - an error
                 head = head.with_lines(without(head.lines, _OUR_WORD))
             head = forward.response_lines(head, self)
         extra = b"transfer-encoding: chunked\r\n" if reframed else b""
@@ -513,10 +521,9 @@ class Downstream(asyncio.Protocol):
         if self._answering:
             self._counts.reasons["cut_answer"] += 1
             self.transport.abort()
-        elif forward is not None and forward.request_timeout is None:
-            self.answer_here(Reply(504, "stream_timeout", b"stream timeout"))
         else:
-            self.answer_here(Reply(504, "request_timeout", b"upstream request timeout"))
+            stalled = forward is not None and forward.request_timeout is None
+            self.answer_here(STREAM_TIMEOUT if stalled else REQUEST_TIMEOUT)
 
     def answer_here(self, reply: Reply) -> None:
         """Answer in the place of an endpoint."""
@@ -586,7 +593,7 @@ class Downstream(asyncio.Protocol):
             self._close()
             return
         self._state = HEAD
-        self.deadline = self._in(IDLE_SECONDS)
+        self.deadline = self._in(self.keeper.protection.idle_timeout)
         if self._input_paused:
             self.resume_input()
         if self._ahead and not self._advancing:

@@ -21,11 +21,12 @@ from dataplane.outside import dial_outside, to_outside
 from dataplane.revocation import Revocation
 from policies.errors import IdentityError
 from policies.intentions import Action, Intentions
+from policies.protection import INSIDE
 from policies.table import FilterChain
 
 if TYPE_CHECKING:
     from dataplane.clock import Clock
-    from dataplane.listener import Connection, Listener
+    from dataplane.listener import Connection, Keeper
     from dataplane.live import Live
     from dataplane.metrics import Metrics
     from dataplane.pools import Pools
@@ -37,9 +38,13 @@ _NOBODY = Intentions()
 class Door:
     """The connections of one filter chain, among those of the listener."""
 
+    client = None
+    each = None
+    protection = INSIDE
+
     __slots__ = ("_listener", "chain", "connections", "entrance", "revocation")
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Keeper) -> None:
         self._listener = listener
         self.connections: set[Connection] = set()
         self.chain: FilterChain
@@ -90,7 +95,7 @@ class Doors:
             door.revocation.close()
         self._doors.clear()
 
-    async def welcome(self, sock: socket.socket, listener: Listener) -> None:
+    async def welcome(self, sock: socket.socket, listener: Keeper) -> None:
         """Let a caller in by the door that it names.
 
         Raise PreambleError for what is no ClientHello and IdentityError otherwise: `no_sni`, `unknown_sni`, `no_leaf`,
@@ -108,7 +113,7 @@ class Doors:
         answer = (credential.contexts.server, credential.ends)
         await let_in(sock, door.entrance, answer, generation.check_peer, self._clock)
 
-    def _open(self, chain: FilterChain, listener: Listener) -> Door:
+    def _open(self, chain: FilterChain, listener: Keeper) -> Door:
         sni, name = chain.sni, f"egress:{chain.service}"  # subsets count together
         door = self._doors[sni] = Door(listener)
         counts = self._metrics.for_listener(name)

@@ -22,8 +22,10 @@ _PHRASES = {
     403: b"Forbidden",
     404: b"Not Found",
     408: b"Request Timeout",
+    413: b"Payload Too Large",
     417: b"Expectation Failed",
     426: b"Upgrade Required",
+    429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
     501: b"Not Implemented",
     502: b"Bad Gateway",
@@ -70,6 +72,10 @@ class Reply:
         if close:
             fields.append(b"connection: close")
         return b"\r\n".join(fields) + b"\r\n" + self.lines
+
+
+REQUEST_TIMEOUT = Reply(504, "request_timeout", b"upstream request timeout")
+STREAM_TIMEOUT = Reply(504, "stream_timeout", b"stream timeout")
 
 
 def refusal(error: BadHead) -> Reply:

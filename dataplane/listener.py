@@ -13,11 +13,15 @@ import errno
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from policies.errors import ConfigError, IdentityError, PreambleError, Problem
+from policies.protection import INSIDE, Protection
+
+if TYPE_CHECKING:
+    from dataplane.plans import Each
 
 log = structlog.get_logger(__name__)
 
@@ -46,9 +50,25 @@ class Connection(Protocol):
 
 
 class Keeper(Protocol):
-    """Who keeps connections: a listener, or what stands for a part of its connections."""
+    """What a connection tells of its beginning and end: its listener, or who stands between the two.
 
-    connections: set[Connection]
+    `client` is whom the connection is for, None if that is the peer of its socket; `each` see `plans`.
+    """
+
+    @property
+    def protection(self) -> Protection:
+        """Return how much is taken from the caller."""
+        ...
+
+    @property
+    def each(self) -> Each | None:
+        """Return what is asked for every request."""
+        ...
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """Return host and port."""
+        ...
 
     @property
     def retiring(self) -> bool:
@@ -64,11 +84,21 @@ class Keeper(Protocol):
         ...
 
 
-Welcome = Callable[[socket.socket, "Listener"], Awaitable[None]]
+class Holder(Keeper, Protocol):
+    """A keeper of whom one can ask what it keeps."""
+
+    connections: set[Connection]
+
+
+Welcome = Callable[[socket.socket, Keeper], Awaitable[None]]
 
 
 class Listener:
-    """One bound address. Made by `open_listener`."""
+    """One bound address. At most `introductions` connections are on their way to be known at a time."""
+
+    client = None
+    each = None
+    protection = INSIDE
 
     def __init__(
         self,
@@ -76,6 +106,7 @@ class Listener:
         welcome: Welcome,
         *,
         max_connections: int = 0,
+        introductions: int = _HANDSHAKES_AT_ONCE,
         refused: Callable[[str], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -83,6 +114,7 @@ class Listener:
         self._welcome = welcome
         self._refused = refused or (lambda _reason: None)
         self.max_connections = max_connections
+        self._introductions = introductions
         self.connections: set[Connection] = set()
         self._greeting: set[asyncio.Task[None]] = set()
         self._accepting = False
@@ -116,7 +148,7 @@ class Listener:
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_PER_EVENT):
-            if len(self._greeting) >= _HANDSHAKES_AT_ONCE:
+            if len(self._greeting) >= self._introductions:
                 self._pause_accepting()
                 return
             try:

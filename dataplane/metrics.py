@@ -37,7 +37,7 @@ class HttpCounts:
 class ConnectionCounts:
     """The connections of one listener."""
 
-    __slots__ = ("accepted", "bytes_in", "bytes_out", "closed", "denied", "refused", "revoked")
+    __slots__ = ("accepted", "bytes_in", "bytes_out", "closed", "cut", "denied", "refused", "revoked")
 
     def __init__(self) -> None:
         self.accepted = 0
@@ -47,6 +47,7 @@ class ConnectionCounts:
         self.bytes_in = 0
         self.bytes_out = 0
         self.refused: Counter[str] = Counter()  # before a byte, by reason
+        self.cut: Counter[str] = Counter()  # for being too slow, by what was slow
 
 
 class UpstreamCounts:
@@ -131,8 +132,11 @@ class Metrics:
         refused = Family(
             "lictor_connections_refused_total", "counter", "Refused before a byte was delivered, by reason."
         )
+        cut = Family("lictor_connections_cut_total", "counter", "Ended because the caller was too slow, by at what.")
         for name, counts in tuple(self.listeners.items()):
             labels = {"listener": name}
+            for reason, count in tuple(counts.cut.items()):
+                cut.add({**labels, "reason": reason}, count)
             accepted.add(labels, counts.accepted)
             active.add(labels, counts.accepted - counts.closed)
             denied.add(labels, counts.denied)
@@ -142,7 +146,7 @@ class Metrics:
                 revoked.add({**labels, "what": what}, count)
             for reason, count in tuple(counts.refused.items()):
                 refused.add({**labels, "reason": reason}, count)
-        yield from (accepted, active, denied, revoked, received, sent, refused)
+        yield from (accepted, active, denied, revoked, received, sent, refused, cut)
 
     def _upstreams(self) -> Iterator[Family]:
         made = Family("lictor_upstream_connections_total", "counter", "Connections made to a target.")

@@ -24,7 +24,6 @@ from policies.edge_tls import Hsts, RedirectToTls
 from policies.table import Leg, Outbound, Route, Table, VirtualHost
 
 _XFCC = frozenset({b"x-forwarded-client-cert"})
-_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
 _NO_HOST = Reply(404, "no_host_matches")
 _NOT_READY = Reply(503, "upstream_not_ready", b"no healthy upstream")
 
@@ -99,8 +98,7 @@ class ToEndpoint:
         """Return the head with this route's changes. What the app says about certificates is not believed."""
         extra = b"" if head.proto else FORWARDED_PROTO
         if self._edge:
-            head.lines = _without_forwarded(head)
-            extra = _forwarded(head, downstream) + downstream.caller_lines
+            extra += downstream.caller_lines
             if head.client_cert is not None:
                 head.change(without(head.lines, head.client_cert))
         _change(head, downstream, self._request_edits)
@@ -150,17 +148,6 @@ def _nobody(route: Route, leg: Leg, virtual_host: VirtualHost | None) -> Reply:
         return _changed(head, downstream, edits)
 
     return replace(NO_UPSTREAM, change=change)
-
-
-def _without_forwarded(head: RequestHead) -> bytes:
-    return without(head.lines, _FORWARDED) if head.forwarded else head.lines
-
-
-def _forwarded(head: RequestHead, downstream: Downstream) -> bytes:
-    return b"x-forwarded-for: %b\r\nx-forwarded-proto: http\r\nx-forwarded-host: %b\r\n" % (
-        downstream.client_address.encode(),
-        head.host,
-    )
 
 
 def _prepare(outbound: Outbound, pools: Pools, virtual_host: VirtualHost | None = None) -> PreparedOutbound:

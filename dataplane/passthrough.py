@@ -13,7 +13,8 @@ from policies.chain import HTTP_PROTOCOLS
 from policies.errors import PreambleError
 
 if TYPE_CHECKING:
-    from dataplane.listener import Listener, Welcome
+    from dataplane.guests import Reception
+    from dataplane.listener import Keeper, Welcome
     from dataplane.live import Live
     from dataplane.metrics import ConnectionCounts
     from dataplane.pools import Pools
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 HELLO_SECONDS = 10.0
 
 
-def passthrough_welcome(live: Live, pools: Pools, clock: Clock, counts: ConnectionCounts, port: int) -> Welcome:
+def passthrough_welcome(
+    live: Live, pools: Pools, clock: Clock, counts: ConnectionCounts, reception: Reception, port: int
+) -> Welcome:
     """Return what is done with a connection on this port.
 
     A connection is refused, and reset since its hello is left unread, with `unknown_sni` when no service takes the
@@ -30,11 +33,12 @@ def passthrough_welcome(live: Live, pools: Pools, clock: Clock, counts: Connecti
     """
     loop = asyncio.get_running_loop()
 
-    async def welcome(sock: socket.socket, listener: Listener) -> None:
+    async def welcome(sock: socket.socket, guest: Keeper) -> None:
         hello = await peek_client_hello(sock, HELLO_SECONDS)
         generation = live.current
         service = _service(generation.table, port, hello.sni) if generation is not None else ""
-        relay = Relay(listener, counts, clock, None, NEVER)
+        relay = Relay(guest, counts, clock, None, NEVER)
+        relay.preface = reception.preface(service, guest, hello.sni)
         await loop.connect_accepted_socket(lambda: relay.downstream, sock)
         relay.start()
         relay.dial(dial_upstream(relay, live, pools, service))

@@ -7,10 +7,12 @@ A swap forgets everything. Which endpoint takes a request, limits, retries and t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dataplane.downstream import Downstream
     from dataplane.exchange import Decide, Forward, Reply
     from dataplane.heads import RequestHead
 
@@ -33,6 +35,10 @@ class Plan:
     decision: Forward | Reply
     request: bytes
     memo: object
+
+
+# What is asked for every request, planned or not, of a listener that does: returns what is done and what goes out.
+Each = Callable[["Downstream", Plan], tuple["Forward | Reply", bytes]]
 
 
 class Plans:

@@ -22,7 +22,7 @@ from dataplane.tcp import Relay
 
 if TYPE_CHECKING:
     from dataplane.heads import RequestHead
-    from dataplane.listener import Keeper
+    from dataplane.listener import Holder
     from dataplane.metrics import ConnectionCounts
     from policies.identity import Peer
     from policies.intentions import Decision, SourcePolicy
@@ -47,7 +47,7 @@ class _Reprieve:
 class Revocation:
     """Watches over the connections of an inbound listener or a filter chain. `deadline` is on the clock's scale."""
 
-    def __init__(self, listener: Keeper, counts: ConnectionCounts, clock: Clock) -> None:
+    def __init__(self, listener: Holder, counts: ConnectionCounts, clock: Clock) -> None:
         self._listener = listener
         self._counts = counts
         self._clock = clock

@@ -18,11 +18,13 @@ from dataplane.client_certificates import caller_lines
 from dataplane.client_hello import peek_client_hello
 from dataplane.clock import NEVER, Clock
 from dataplane.downstream import Downstream
+from dataplane.edge import each_request, edge_decider
 from dataplane.entrance import HTTP, Entrance, let_in
 from dataplane.exchange import Decide
+from dataplane.guests import Reception
 from dataplane.handshakes import HANDSHAKE_TIMEOUT, accept_outside_tls
 from dataplane.inbound import inbound_decider, to_app
-from dataplane.listener import Listener, Welcome, bind
+from dataplane.listener import Keeper, Listener, Welcome, bind
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
 from dataplane.outbound import ingress_decider, upstream_decider
@@ -31,6 +33,7 @@ from dataplane.pools import Pools
 from dataplane.revocation import Revocation
 from dataplane.tcp import Relay, dial_app, dial_upstream
 from dataplane.tls_transport import TlsTransport
+from policies.edge import NO_EDGE
 from policies.errors import ConfigError, IdentityError, Problem
 from policies.table import Cluster, Inbound, IngressListener, Table
 
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _FROM_THE_MESH = frozenset({"inbound", "egress"})  # purposes
+UNSENT = 128 * 1024  # bytes that the kernel keeps for a caller of a gateway beyond those on their way
+MANY = 65536
 OPENED_AT_ONCE = 8  # listeners, until others have their turn
 
 
@@ -104,6 +109,7 @@ class Dataplane:
         self._closing: set[asyncio.Task[bool]] = set()
         self.draining = False
         self._planned: tuple[object, ...] | None = None  # what the listeners are open for
+        self._reception: Reception | None = None  # of a gateway
         self._speaks: dict[ListenerKey, bool] = {}  # TLS, of listeners for callers from outside
 
     def follow(self, generation: Generation, drain_seconds: float) -> list[ConfigError]:
@@ -224,11 +230,8 @@ class Dataplane:
         match key.purpose:
             case "inbound":
                 welcome = self._inbound(key)
-            case "ingress":
-                welcome = self._plain(key, ingress_decider(self._live, self.pools, key.port))
-            case "passthrough":
-                counts = self._metrics.for_listener(str(key))
-                welcome = passthrough_welcome(self._live, self.pools, self.clock, counts, key.port)
+            case "ingress" | "passthrough":
+                return self._open_edge(key)
             case "egress":
                 from dataplane.egress import Doors  # noqa: PLC0415 - of no use to a sidecar
 
@@ -246,6 +249,38 @@ class Dataplane:
             self._doors[listener] = doors
         return listener
 
+    def _open_edge(self, key: ListenerKey) -> Listener:
+        reception = self._receive()
+        counts = self._metrics.for_listener(str(key))
+        if key.purpose == "passthrough":
+            welcome = passthrough_welcome(self._live, self.pools, self.clock, counts, reception, key.port)
+        else:
+            decide = edge_decider(ingress_decider(self._live, self.pools, key.port), reception)
+            welcome = self._plain(key, decide, reception)
+        sock = bind(key.address, key.port)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)  # connections inherit it
+        return Listener(
+            sock,
+            reception.guarded(welcome, key.port, lambda: self._speaks_first(key)),
+            introductions=reception.settings.protection.max_connections or MANY,
+            refused=lambda reason: counts.refused.update((reason,)),
+        )
+
+    def _receive(self) -> Reception:
+        """Return the one of all listeners of a gateway."""
+        if self._reception is None:
+            generation = self._live.current
+            self._reception = Reception(generation.table.edge if generation is not None else NO_EDGE, self.clock)
+            self._reception.each = each_request(self._reception)
+        return self._reception
+
+    def _speaks_first(self, key: ListenerKey) -> bool:
+        """Return whether callers speak before they hear anything."""
+        generation = self._live.current
+        if key.purpose == "passthrough" or self._speaks.get(key) or generation is None:
+            return True
+        return _behind(generation.table, key)[1] == HTTP
+
     def _inbound(self, key: ListenerKey) -> Welcome:
         decide = inbound_decider(self._live, to_app(self.pools))
         http, connections = self._metrics.for_http(str(key)), self._metrics.for_listener(str(key))
@@ -253,7 +288,7 @@ class Dataplane:
         def dial(relay: Relay) -> Coroutine[Any, Any, None]:
             return dial_app(relay, self._inbound_now())
 
-        async def welcome(sock: socket.socket, listener: Listener) -> None:
+        async def welcome(sock: socket.socket, listener: Keeper) -> None:
             generation = self._live.current
             if generation is None or generation.table.inbound is None or generation.leaf_ends <= self.clock.wall:
                 raise IdentityError("own_leaf_expired", "there is no valid leaf to answer with")
@@ -269,10 +304,10 @@ class Dataplane:
             raise IdentityError("closed", "there is nothing to come in to any more")
         return generation.table.inbound
 
-    def _plain(self, key: ListenerKey, decide: Decide) -> Welcome:
+    def _plain(self, key: ListenerKey, decide: Decide, reception: Reception | None = None) -> Welcome:
         http, connections = self._metrics.for_http(str(key)), self._metrics.for_listener(str(key))
 
-        async def welcome(sock: socket.socket, listener: Listener) -> None:
+        async def welcome(sock: socket.socket, listener: Keeper) -> None:
             relays: list[tuple[Relay, str]] = []
 
             def protocol(transport: TlsTransport | None = None) -> asyncio.Protocol:
@@ -283,6 +318,7 @@ class Dataplane:
                     downstream.caller_lines = caller_lines(transport) if transport is not None else b""
                     return downstream
                 relay = Relay(listener, connections, self.clock, None, NEVER)
+                relay.preface = reception.preface(upstream, listener) if reception is not None else b""
                 relays.append((relay, upstream))
                 return relay.downstream
 

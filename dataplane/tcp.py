@@ -102,7 +102,19 @@ class Pipe(asyncio.Protocol):
 class Relay:
     """A caller's connection and the one made for it."""
 
-    __slots__ = ("_clock", "_counts", "_dialling", "_listener", "caller", "deadline", "downstream", "upstream")
+    receiving = False  # a caller may be silent for as long as it likes
+
+    __slots__ = (
+        "_clock",
+        "_counts",
+        "_dialling",
+        "_listener",
+        "caller",
+        "deadline",
+        "downstream",
+        "preface",
+        "upstream",
+    )
 
     def __init__(
         self, listener: Keeper, counts: ConnectionCounts, clock: Clock, caller: Peer | None, expires: float
@@ -115,6 +127,12 @@ class Relay:
         self.deadline = expires
         self.downstream = Pipe(self._lost, self._received)
         self.upstream: Pipe | None = None
+        self.preface = b""  # what the other end hears first
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Return the caller's end."""
+        return self.downstream.transport
 
     def start(self) -> None:
         """Count the caller, who waits until `dial` has joined the other end."""
@@ -132,6 +150,8 @@ class Relay:
         if self.downstream.transport.is_closing():
             upstream.transport.abort()
             return
+        if self.preface:
+            upstream.transport.write(self.preface)
         self.downstream.join(upstream)
         upstream.join(self.downstream)
         upstream.transport.resume_reading()
@@ -148,6 +168,11 @@ class Relay:
         self.downstream.transport.abort()
         if self.upstream is not None:
             self.upstream.transport.abort()
+
+    def too_slow(self, reason: str) -> None:
+        """The caller does not read: let go of both ends."""
+        self._counts.cut[reason] += 1
+        self.abort()
 
     def expire(self) -> None:
         """A certificate of this connection has ended."""

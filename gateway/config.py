@@ -17,6 +17,7 @@ from pathlib import Path
 
 from controlplane.registration import Definition, check_definition, gateway_definition
 from gateway.passthrough import read_passthrough
+from gateway.protection import read_forwarding, read_protection, read_proxy_protocol
 from gateway.tls import read_tls
 from policies.edge import EdgeSettings
 from policies.errors import IdentityError
@@ -35,6 +36,9 @@ def read_gateway(path: Path, environment: Mapping[str, str]) -> ProcessSettings:
     edge = EdgeSettings(
         tls=read_tls(document, role),
         passthrough=read_passthrough(document, role),
+        proxy_protocol=read_proxy_protocol(document),
+        forwarding=read_forwarding(document),
+        protection=read_protection(document),
     )
     document.done()
     document.raise_problems()

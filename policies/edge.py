@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policies.edge_tls import NO_TLS, EdgeTls
+from policies.forwarding import DEFAULT_FORWARDING, Forwarding
 from policies.passthrough import PassthroughRule
+from policies.protection import DEFAULT_PROTECTION, Protection
+from policies.proxy_protocol import NO_PROXY_PROTOCOL, ProxyProtocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,9 @@ class EdgeSettings:
 
     tls: EdgeTls = NO_TLS
     passthrough: tuple[PassthroughRule, ...] = ()
+    proxy_protocol: ProxyProtocol = NO_PROXY_PROTOCOL
+    forwarding: Forwarding = DEFAULT_FORWARDING
+    protection: Protection = DEFAULT_PROTECTION
 
 
 NO_EDGE = EdgeSettings()

@@ -6,12 +6,14 @@ import asyncio
 
 import pytest
 
-from dataplane import downstream, pool
+from dataplane import pool
+from dataplane.downstream import Downstream
 from harness.certificates import Authority, client_context
 from harness.halves import Half, pair
 from harness.meshes import chain
 from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire
+from policies.protection import INSIDE
 from policies.snapshot import RegistrationWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
@@ -21,10 +23,7 @@ def later(half: Half, seconds: float) -> None:
     """Let every deadline within the next `seconds` pass."""
     for listener in half.dataplane.listeners.values():
         for connection in tuple(listener.connections):
-            if (
-                isinstance(connection, downstream.Downstream)
-                and connection.deadline <= half.dataplane.clock.now + seconds
-            ):
+            if isinstance(connection, Downstream) and connection.deadline <= half.dataplane.clock.now + seconds:
                 connection.expire()
 
 
@@ -34,7 +33,7 @@ async def test_a_head_that_does_not_end_is_a_408(authority: Authority) -> None:
         counts = p.web.metrics.for_listener("upstream:api")
         await eventually(lambda: counts.accepted)
         await asyncio.sleep(0.05)
-        later(p.web, downstream.HEAD_SECONDS)
+        later(p.web, INSIDE.head_timeout)
         answer = await wire.answer()
         assert (answer.status, answer.get("x-lictor-reason")) == (408, "head_timeout")
         assert await wire.rest() == b""
@@ -52,12 +51,12 @@ async def test_dripping_bytes_do_not_put_off_the_end(authority: Authority) -> No
 
 
 def _deadlines(half: Half) -> list[float]:
-    limit = half.dataplane.clock.now + downstream.HEAD_SECONDS + 1
+    limit = half.dataplane.clock.now + INSIDE.head_timeout + 1
     found = [
         connection.deadline
         for listener in half.dataplane.listeners.values()
         for connection in listener.connections
-        if isinstance(connection, downstream.Downstream)
+        if isinstance(connection, Downstream)
     ]
     return [deadline for deadline in found if deadline < limit]
 
@@ -65,7 +64,7 @@ def _deadlines(half: Half) -> list[float]:
 async def test_an_idle_connection_is_closed(authority: Authority) -> None:
     async with App().running() as app, pair(authority, app.port) as p, await Wire.open(p.port) as wire:
         assert (await wire.ask(GET)).status == 200
-        later(p.web, downstream.IDLE_SECONDS + 1)
+        later(p.web, INSIDE.idle_timeout + 1)
         assert await wire.rest() == b""
 
 
