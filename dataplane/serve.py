@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
-from collections.abc import Container, Coroutine, Iterator
+from collections.abc import Callable, Container, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from dataplane.challenges import Challenges, Looked
 from dataplane.client_certificates import caller_lines
 from dataplane.client_hello import peek_client_hello
 from dataplane.clock import NEVER, Clock
@@ -33,6 +33,7 @@ from dataplane.pools import Pools
 from dataplane.revocation import Revocation
 from dataplane.tcp import Relay, dial_app, dial_upstream
 from dataplane.tls_transport import TlsTransport
+from policies.called_certificates import proved_by_tls
 from policies.edge import NO_EDGE
 from policies.errors import ConfigError, IdentityError, Problem
 from policies.table import Cluster, Inbound, IngressListener, Table
@@ -107,6 +108,7 @@ class Dataplane:
         self._revocations: dict[Listener, Revocation] = {}  # of every inbound listener, also while it is drained
         self._doors: dict[Listener, Doors] = {}  # of every egress listener, likewise
         self._closing: set[asyncio.Task[bool]] = set()
+        self.challenges = Challenges(live.plans.forget)
         self.draining = False
         self._planned: tuple[object, ...] | None = None  # what the listeners are open for
         self._reception: Reception | None = None  # of a gateway
@@ -135,7 +137,7 @@ class Dataplane:
             revocation.follow(inbound)
 
     def _listen(self, generation: Generation, drain_seconds: float) -> Iterator[list[ConfigError]]:
-        table, with_tls = generation.table, frozenset(generation.outside)
+        table, with_tls = generation.table, frozenset((*generation.outside, *proved_by_tls(generation.table)))
         sides = (side for side in (table.inbound, table.egress) if side is not None)
         places = tuple((side.bind_address, side.bind_port) for side in sides)
         planned = (places, table.listeners, table.ingress, table.passthrough, with_tls)
@@ -256,7 +258,7 @@ class Dataplane:
             welcome = passthrough_welcome(self._live, self.pools, self.clock, counts, reception, key.port)
         else:
             decide = edge_decider(ingress_decider(self._live, self.pools, key.port), reception)
-            welcome = self._plain(key, decide, reception)
+            welcome = self._plain(key, self.challenges.before(decide), reception)
         sock = bind(key.address, key.port)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)  # connections inherit it
         return Listener(
@@ -323,7 +325,7 @@ class Dataplane:
                 return relay.downstream
 
             if self._speaks.get(key):
-                await accept_outside_tls(sock, await self._context(sock, key.port), protocol)
+                await self._shake_hands_outside(sock, key.port, protocol)
             else:
                 await self._loop.connect_accepted_socket(protocol, sock)
             for relay, upstream in relays:
@@ -332,14 +334,20 @@ class Dataplane:
 
         return welcome
 
-    async def _context(self, sock: socket.socket, port: int) -> ssl.SSLContext:
-        """Return the context in force for the name that a caller from outside asks for."""
+    async def _shake_hands_outside(
+        self, sock: socket.socket, port: int, protocol: Callable[[TlsTransport], asyncio.Protocol]
+    ) -> None:
+        """Shake hands with the context in force for the name that a caller from outside asks for."""
         hello = await peek_client_hello(sock, HANDSHAKE_TIMEOUT)
+        pending = self.challenges.context(hello)
+        if pending is not None:
+            await accept_outside_tls(sock, pending, lambda _: Looked())
+            return
         generation = self._live.current
         contexts = generation.outside.get(port) if generation is not None else None
         if contexts is None:
-            raise IdentityError("closed", "there is no certificate for this listener any more")
-        return contexts.choose(hello.sni, self.clock.wall)
+            raise IdentityError("closed", "there is no certificate for this listener")
+        await accept_outside_tls(sock, contexts.choose(hello.sni, self.clock.wall), protocol)
 
 
 def _clusters(table: Table) -> Iterator[Cluster]:

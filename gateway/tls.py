@@ -4,6 +4,7 @@ tls:
   certificates:                          # the first is shown where no other fits the name asked for
     - {name: web, cert_file: /etc/lictor/web.pem, key_file: /etc/lictor/web.key}
     - {name: edge, vault_role: edge, mount: pki_edge, names: [edge.example.com], ttl: 24h}
+    - {acme: {...}}                      # see `acme` beside this module
     - {vault_role: edge}                 # without names: those that Consul would give an ingress gateway
   domain: consul                         # Consul's, for those
   hsts: {max_age: 8760h, include_subdomains: true, preload: false}
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gateway.acme import read_acme
 from policies.edge_tls import (
     DEFAULT_DOMAIN,
     NO_WORDS,
@@ -63,6 +65,9 @@ def read_tls(document: Section, role: Role) -> EdgeTls:
 
 
 def _certificate(row: Section, document: Section) -> tuple[str, CertificateSettings]:
+    if row.has("acme"):
+        ordered = read_acme(row.section("acme"))
+        return row.text("name", ordered.names[0] if ordered.names else "acme"), ordered
     if row.has("vault_role"):
         role, mount = row.text("vault_role"), row.text("mount", "pki_edge")
         names = tuple(canonical_name(name) for name in row.texts("names"))

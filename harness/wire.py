@@ -48,9 +48,11 @@ class Wire:
         self._methods: list[str] = []
 
     @classmethod
-    async def open(cls, port: int, context: ssl.SSLContext | None = None, sni: str = "") -> Wire:
+    async def open(
+        cls, port: int, context: ssl.SSLContext | None = None, sni: str = "", host: str = "127.0.0.1"
+    ) -> Wire:
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", port, ssl=context, server_hostname=sni if context else None
+            host, port, ssl=context, server_hostname=sni if context else None
         )
         return cls(reader, writer)
 

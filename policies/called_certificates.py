@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from policies.acme import TLS_ALPN_01, AcmeCertificate
 from policies.edge_tls import CertificateSettings, VaultCertificate, settings_of
 from policies.ingress_tls import consul_names
 from policies.server_certificates import CertificateReference
@@ -31,4 +32,15 @@ def client_cas(table: Table) -> frozenset[str]:
         listener.tls.client_ca_file
         for listener in table.ingress
         if listener.tls is not None and listener.tls.client_ca_file
+    )
+
+
+def proved_by_tls(table: Table) -> frozenset[int]:
+    """Return the ports that speak TLS before there is a certificate, for the CA that is to sign it."""
+    return frozenset(
+        listener.port
+        for listener in table.ingress
+        for reference in (listener.tls.references() if listener.tls is not None else ())
+        if isinstance(settings := settings_of(reference, table.edge.tls), AcmeCertificate)
+        and settings.challenge == TLS_ALPN_01
     )

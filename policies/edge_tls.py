@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from policies.acme import AcmeCertificate
 from policies.mesh import TlsLimits
 from policies.server_certificates import CertificateReference
 
@@ -49,7 +50,7 @@ class EntryCertificate:
     name: str
 
 
-CertificateSettings = FileCertificate | VaultCertificate | EntryCertificate
+CertificateSettings = FileCertificate | VaultCertificate | AcmeCertificate | EntryCertificate
 
 
 # --- what the operator says ----------------------------------------------------------------------------------------

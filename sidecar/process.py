@@ -127,7 +127,7 @@ class Process:
         self._changed.set()
         self.issuer = issuer = await self._make_issuer(catalog)
         self.linked = self._make_linked(issuer, follower)
-        self.certificates = self._make_certificates(catalog, follower)
+        self.certificates = self._make_certificates(catalog, follower, dataplane)
         following = asyncio.create_task(follower.run(self._leaves))
         compiling = asyncio.create_task(self._compile_forever(dataplane))
         registering = asyncio.create_task(self._stay_registered(catalog))
@@ -274,13 +274,15 @@ class Process:
 
     # --- certificates of the edge ---
 
-    def _make_certificates(self, catalog: Catalog, follower: Follower) -> Certificates | None:
+    def _make_certificates(self, catalog: Catalog, follower: Follower, dataplane: Dataplane) -> Certificates | None:
         if self.settings.role not in {Role.INGRESS, Role.API}:
             return None
         from controlplane.certificates.follower import Certificates  # noqa: PLC0415 - a sidecar needs none of it
         from controlplane.certificates.sources import source_of  # noqa: PLC0415 - the same
 
-        return Certificates(lambda settings: source_of(settings, catalog, self._session), follower.take)
+        return Certificates(
+            lambda settings: source_of(settings, catalog, self._session, dataplane.challenges), follower.take
+        )
 
     def _session(self) -> VaultSession:
         """Return the session with Vault: the leaf's if that comes from there, for credentials may be good only once."""
