@@ -1,14 +1,17 @@
 """How long the loop keeps others waiting: a tick every millisecond, and what lies between two of them.
 
 On a busy machine a late tick proves nothing: another process may have had the core. So a stall is what the tick was
-late by, but no more than the CPU that this process used meanwhile, in all of its threads: work on the loop counts, and
-so does waiting for a thread that holds the interpreter or for a collection of garbage.
+late by, without the time in which the loop's thread was ready to run and had no core (Linux tells it), and no more than
+the CPU that this process used meanwhile, in all of its threads: work on the loop counts, and so does waiting for the
+thread that holds the interpreter or for a collection of garbage.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,25 +63,33 @@ class _Ticker:
     def __init__(self, stalls: Stalls) -> None:
         self._loop = asyncio.get_running_loop()
         self._stalls = stalls
-        self._last = (time.monotonic(), time.process_time())
+        self._waits = os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY)
+        self._last = self._now()
         self._collecting = 0.0
         self._timer = self._loop.call_later(TICK, self._tick)
 
+    def _now(self) -> tuple[float, float, float]:
+        """Return the time, the CPU that was used, and how long this thread has waited for a core. Seconds."""
+        now, used = time.monotonic(), time.process_time()  # before the read, after which the interpreter is waited for
+        return now, used, int(os.pread(self._waits, 100, 0).split()[1]) / 1e9
+
     def _tick(self) -> None:
-        now = (time.monotonic(), time.process_time())
-        late = now[0] - self._last[0] - 2 * TICK  # timers are a millisecond late by themselves
+        now = self._now()
+        passed, used, waited = (after - before for after, before in zip(now, self._last, strict=True))
+        late = passed - waited - 2 * TICK  # timers are a millisecond late by themselves
         if late > 0:
-            self._stalls.all.append(min(late, now[1] - self._last[1]))
+            self._stalls.all.append(min(late, used))
         self._last = now
         self._timer = self._loop.call_later(TICK, self._tick)
 
     def collection(self, phase: str, info: dict[str, Any]) -> None:
         del info
         if phase == "start":
-            self._collecting = time.monotonic()
+            self._collecting = time.thread_time()
         else:
-            took = time.monotonic() - self._collecting
+            took = time.thread_time() - self._collecting
             self._stalls.longest_collection = max(self._stalls.longest_collection, took)
 
     def stop(self) -> None:
         self._timer.cancel()
+        os.close(self._waits)

@@ -25,6 +25,7 @@ from yarl import URL
 
 from consul import base
 from controlplane.consul_settings import ConsulSettings, Token
+from controlplane.places import MAX_FIRST_READS, MAX_INTENTIONS, MAX_WATCHES, Places
 from controlplane.registration import SIDECAR_SUFFIX
 from controlplane.rows import Later, Rows
 from controlplane.shapes import (
@@ -66,15 +67,12 @@ from policies.snapshot import (
     TerminatingWatch,
     Watch,
 )
+from policies.watches import UpstreamWatch
 
 REQUEST_SECONDS = 10.0  # for anything that does not block
 SLACK_SECONDS = 5.0  # on top of a blocking query's wait and the server's jitter of wait/16
-MAX_WATCHES = 64  # blocking queries of upstreams at once; the agent allows 200 connections per client address
-MAX_INTENTIONS = 48  # blocking queries of intentions at once: more than one only where services are linked
-MAX_FIRST_READS = 16  # of upstreams, which do not block: thousands at once would be refused
 _LARGE_BODY = 32 * 1024  # decoded beside the loop from here on
 _MADE_UP_SOURCE = "lictor-default-action-probe"
-OfUpstreams = ChainWatch | EndpointsWatch | OutsideWatch | ResolverWatch | DefaultsWatch
 _REASONS_OF_THE_DEFAULT = ("Default ", "ACLs disabled")  # else an intention: "Matched L4 intention: ..."
 
 
@@ -270,9 +268,9 @@ class Catalog:
     def __init__(self, settings: ConsulSettings) -> None:
         self.settings = settings
         self._client = _Client(settings)
-        self._blocking = asyncio.Semaphore(MAX_WATCHES)
-        self._judging = asyncio.Semaphore(MAX_INTENTIONS)
-        self._first_reads = asyncio.Semaphore(MAX_FIRST_READS)
+        self._blocking = Places(MAX_WATCHES)
+        self._judging = Places(MAX_INTENTIONS)
+        self._first_reads = Places(MAX_FIRST_READS)
 
     async def __aenter__(self) -> Self:
         """Open lazily: the first request connects."""
@@ -292,7 +290,7 @@ class Catalog:
         """Return a watch's answer: at once without a cursor, else when it changed or after `wait` seconds."""
         match watch:
             case ChainWatch() | EndpointsWatch() | OutsideWatch() | ResolverWatch() | DefaultsWatch():
-                async with self._blocking if cursor else self._first_reads:
+                async with (self._blocking if cursor else self._first_reads).place():
                     return await self._upstream(watch, cursor, wait)
             case RootsWatch():
                 answer = await self._get(path("agent/connect/ca/roots"), cursor, wait)
@@ -301,7 +299,7 @@ class Catalog:
                 return await self._registration(proxy_id, cursor, wait)
             case IntentionsWatch(service):
                 query = {"by": "destination", "name": service}
-                async with self._judging:
+                async with self._judging.place():
                     response = await self._fetch(path("connect/intentions/match"), cursor, wait, query)
                 where = "connect/intentions/match"
                 return _answer_later(response, where, 2, lambda data: checked_match(where, data, service))
@@ -318,7 +316,7 @@ class Catalog:
             case _:
                 return await self._entry(*_kind_and_name(watch), cursor, wait)
 
-    async def _upstream(self, watch: OfUpstreams, cursor: str, wait: float) -> Answer:
+    async def _upstream(self, watch: UpstreamWatch, cursor: str, wait: float) -> Answer:
         match watch:
             case ChainWatch():
                 return await self._chain(watch, cursor, wait)

@@ -6,7 +6,8 @@
 
 A failed read is tried again after a growing, jittered pause; the last good answer stays in force meanwhile. A failure
 is logged when it begins and when it ends. Rules of the index: a lower one starts over, an answer is compared before it
-counts, a busy table is read no faster than the bucket of its watch fills.
+counts, a busy table is read no faster than the bucket of its watch fills. Answers are taken one at a time: what says
+who we are and who may call goes before what says where others are, however much of that there is.
 Source: https://developer.hashicorp.com/consul/api-docs/features/blocking.
 """
 
@@ -22,9 +23,11 @@ from typing import Any, Protocol
 import structlog
 from tenacity import RetryCallState, wait_random_exponential
 
-from controlplane.aside import Aside
-from controlplane.catalog import MAX_INTENTIONS, MAX_WATCHES, Answer, OfUpstreams
-from controlplane.rows import Later, Rows
+from controlplane.catalog import Answer
+from controlplane.control_loop import Tidy
+from controlplane.places import MAX_INTENTIONS, MAX_WATCHES
+from controlplane.rows import Later
+from controlplane.turns import Turns
 from policies.errors import CatalogError, CatalogForbidden, CatalogNotFound, CatalogUnreachable
 from policies.identity import Leaf
 from policies.intentions import Intentions
@@ -44,6 +47,7 @@ from policies.snapshot import (
     understand,
     wanted,
 )
+from policies.watches import UpstreamWatch
 
 log = structlog.get_logger(__name__)
 
@@ -83,14 +87,17 @@ class WatchStatus:
 
 @dataclass(slots=True)
 class Status:
-    """How all watches stand. `registration_missing`: Consul has forgotten this proxy since it was registered."""
+    """How all watches stand. `registration_missing`: Consul has forgotten this proxy since it was registered.
+
+    Read from other threads too: a copy of the watches is taken in one step.
+    """
 
     watches: dict[Watch, WatchStatus] = field(default_factory=dict)
     registration_missing: asyncio.Event = field(default_factory=asyncio.Event)
 
     def failing(self) -> dict[Watch, WatchStatus]:
         """Return the watches whose last read failed."""
-        return {watch: status for watch, status in self.watches.items() if status.failing_since is not None}
+        return {watch: status for watch, status in self.watches.copy().items() if status.failing_since is not None}
 
 
 class Follower:
@@ -102,16 +109,15 @@ class Follower:
         snapshot: Snapshot,
         publish: Callable[[Snapshot], None],
         wait: float = WAIT_SECONDS,
-        aside: Aside | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.status = Status()
         self._source = source
         self._publish = publish
         self._wait = wait
-        self._aside = aside or Aside()
         self._tasks: dict[Watch, asyncio.Task[None]] = {}
-        self._turn = asyncio.Lock()  # answers that come together are taken one in each round of the loop
+        self._turns = Turns()
+        self._tidy = Tidy()
         self._shaken_until = 0.0  # the loop's time
 
     async def run(self, leaves: Callable[[Snapshot], AsyncIterator[Leaf] | None]) -> None:
@@ -141,7 +147,7 @@ class Follower:
         self._beginning.cancel()
         want = wanted(self.snapshot)
         new = want.difference(self._tasks)
-        for watch in itertools.islice(new, BEGUN_AT_ONCE):
+        for watch in itertools.islice(sorted(new, key=_rank), BEGUN_AT_ONCE):
             self.status.watches[watch] = WatchStatus()
             self._tasks[watch] = self._group.create_task(self._follow(watch), name=name_of(watch))
         for watch in set(self._tasks).difference(want):
@@ -165,32 +171,30 @@ class Follower:
             await bucket.take()
             try:
                 answer = await self._source.read(watch, cursor, self._patience(watch))
-                update = await self._understand(watch, answer)
+                if self._shaken_seconds() > 0 and _is_older(status, answer):
+                    cursor = ""
+                    await asyncio.sleep(STARTING_SECONDS)
+                    continue
+                async with self._turns.turn(_rank(watch)):
+                    with self._tidy():
+                        self._take_answer(watch, status, answer)
+                    cursor = _next_cursor(status, cursor, answer.cursor)
+                    await asyncio.sleep(0)  # what matters more may have come meanwhile
             except CatalogError as error:
                 cursor = ""
                 await asyncio.sleep(self._failed(watch, status, error))
                 continue
-            if self._shaken_seconds() > 0 and _is_older(status, answer):
-                cursor = ""
-                await asyncio.sleep(STARTING_SECONDS)
-                continue
-            async with self._turn:
-                self._succeeded(watch, status)
-                cursor = _next_cursor(status, cursor, answer.cursor)
-                if not self._is_suspicious(watch, status, answer):
-                    self.take(update)
-                await asyncio.sleep(0)
             if isinstance(watch, DefaultActionWatch):
                 await asyncio.sleep(POLL_SECONDS * (0.5 + random.random() / 2))
             elif not cursor:
                 await asyncio.sleep(1.0)
 
-    async def _understand(self, watch: Watch, answer: Answer) -> Update:
-        """Return the update of an answer; what is long is understood in a thread."""
-        data, shaken, before = answer.data, self._shaken_seconds() > 0, self.snapshot.heard.get(watch)
-        if not isinstance(data, Rows | Later):
-            return Heard(watch, data, shaken)
-        return await self._aside(lambda: understand(Heard(watch, _decoded(data), shaken), before))
+    def _take_answer(self, watch: Watch, status: WatchStatus, answer: Answer) -> None:
+        update = Heard(watch, _decoded(answer.data), self._shaken_seconds() > 0)
+        understood = understand(update, self.snapshot.heard.get(watch))
+        self._succeeded(watch, status)
+        if not self._is_suspicious(watch, status, answer):
+            self.take(understood)
 
     def _shaken_seconds(self) -> float:
         return self._shaken_until - asyncio.get_running_loop().time()
@@ -202,7 +206,7 @@ class Follower:
         """
         wait, left = self._wait, self._shaken_seconds()
         asked = len(self.snapshot.asked)
-        if isinstance(watch, OfUpstreams) and asked > MAX_WATCHES:
+        if isinstance(watch, UpstreamWatch) and asked > MAX_WATCHES:
             share = ROUND_SECONDS * MAX_WATCHES / asked
             wait = min(wait, share * (0.5 + random.random()))  # else they would end together, round after round
         links = len(self.snapshot.links)
@@ -251,7 +255,12 @@ class Follower:
         return hidden
 
 
-def _decoded(data: Rows | Later) -> Any:
+def _rank(watch: Watch) -> int:
+    """Return how much a watch matters, the lowest first: policy, identity and the listeners, then each upstream."""
+    return 1 if isinstance(watch, UpstreamWatch) else 0
+
+
+def _decoded(data: Any) -> Any:
     return data.decoded() if isinstance(data, Later) else data
 
 

@@ -24,7 +24,7 @@ _WELL_KNOWN = WELL_KNOWN.encode()
 
 
 class Challenges:
-    """The pending ones. `forget` is called for what was decided about a token before it was one."""
+    """The pending ones, offered from the control loop. `forget` is called for what was decided about a token before."""
 
     def __init__(self, forget: Callable[[], None]) -> None:
         self._forget = forget

@@ -115,14 +115,14 @@ class Names:
         """Return the names that could not be looked up lately."""
         return tuple(
             Problem(f"host name {name}", one.problem, "the last good addresses stay" if one.addresses else "closed")
-            for name, one in sorted(self._names.items())
+            for name, one in sorted(self._names.copy().items())
             if one.problem
         )
 
     @property
     def settled(self) -> bool:
-        """Return whether every name has been looked up, well or not."""
-        return all(one.asked for one in self._names.values())
+        """Return whether every name has been looked up, well or not. May be asked by any thread, as `problems` may."""
+        return all(one.asked for one in self._names.copy().values())
 
     def close(self) -> None:
         """Ask no more."""

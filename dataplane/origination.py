@@ -66,7 +66,7 @@ class Originations:
                 held.problem,
                 "the last good files stay in use" if held.context is not None else "closed until it can be read",
             ): None
-            for origination, held in self._held.items()
+            for origination, held in self._held.copy().items()
             if held.problem
         }
         return tuple(found)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from policies.balance import HASHING, Balancer, Endpoint, LoadBalancer, build, reused
+from policies.balance import Balancer, Endpoint, LoadBalancer, build, reused
 from policies.chain import Chain, ChainRoute, Resolver, Router, Splitter
 from policies.durations import limit
 from policies.edge_listeners import edge_listeners, passthrough
@@ -39,8 +39,6 @@ from policies.table import (
     UpstreamListener,
 )
 
-LARGE_SNAPSHOT = 500  # instances, or routes of one router
-MANY_WATCHES = 100
 _WHOLE = 100.0
 
 
@@ -178,20 +176,6 @@ def _clusters_of(outbounds: Mapping[str, Outbound]) -> dict[_ClusterKey, Cluster
         for outbound in outbounds.values()
         for cluster in outbound.clusters
     }
-
-
-def is_heavy(snapshot: Snapshot) -> bool:
-    """Return whether compiling takes long: many upstreams, instances or routes, or tables of hashes to build."""
-    if len(snapshot.heard) > MANY_WATCHES:
-        return True
-    instances = sum(len(answer) for answer in snapshot.heard.values() if isinstance(answer, tuple))
-    return instances > LARGE_SNAPSHOT or any(
-        (isinstance(node, Resolver) and node.balancer.policy in HASHING)
-        or (isinstance(node, Router) and len(node.routes) > LARGE_SNAPSHOT)
-        for answer in snapshot.heard.values()
-        if isinstance(answer, Chain)
-        for node in answer.nodes.values()
-    )
 
 
 class _NotHeardError(Exception):

@@ -128,6 +128,7 @@ Watch = (
     | OutsideWatch
     | EntryWatch
 )
+UpstreamWatch = ChainWatch | EndpointsWatch | OutsideWatch | ResolverWatch | DefaultsWatch  # one or more an upstream
 
 
 def name_of(watch: Watch) -> str:

@@ -139,7 +139,7 @@ def dump(process: Process) -> dict[str, Any]:
         "mesh": plain(generation.mesh) if generation is not None else None,
         "watches": {
             name_of(watch): {"failures": status.failures, "error": status.error, "index_resets": status.resets}
-            for watch, status in (follower.status.watches.items() if follower is not None else ())
+            for watch, status in (follower.status.watches.copy().items() if follower is not None else ())
         },
         "problems": [str(problem) for problem in process.problems],
     }

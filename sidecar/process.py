@@ -9,6 +9,10 @@ that is not ours is left as it was found. Relieved by a second instance on the s
 
 The listeners open when every upstream has answered, not before: whoever opens a port that another instance has is sent
 every new connection from that moment.
+
+It has two loops. Listeners, requests, signals, admin pages and the drain are on the first; Consul, the leaf, compiling
+and the registration on the control loop, in a thread. A table crosses in `_compile`, and what the drain asks of Consul
+goes the other way. Whatever else is seen from both sides is immutable, or read one attribute at a time.
 """
 
 from __future__ import annotations
@@ -25,8 +29,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
-from controlplane.aside import Aside
 from controlplane.catalog import Catalog
+from controlplane.control_loop import ControlLoop, Tidy, on
 from controlplane.issuer import Issuer
 from controlplane.issuer.consul import ConsulIssuer
 from controlplane.registration import DRAIN_REASON, find_sidecar, seed
@@ -36,7 +40,7 @@ from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
 from dataplane.serve import Dataplane
 from policies.called_certificates import called_for, client_cas
-from policies.compiler import compile_table, is_heavy
+from policies.compiler import compile_table
 from policies.errors import CatalogError, CatalogNotFound, ConfigError, MeshError, Problem
 from policies.identity import Leaf, SpiffeId
 from policies.snapshot import (
@@ -63,7 +67,6 @@ COALESCE_SECONDS = 0.03  # a burst of changes is compiled once
 MAX_COALESCE_SECONDS = 0.3
 PAUSE = 3  # times as long as compiling took, so that a large mesh in motion leaves time for its requests
 SETTLE_SECONDS = 10.0  # how long readiness waits for upstreams that have not answered
-RARELY = 100  # collections of the middle generation before one of all, which stops everything: 10 is usual
 NOTICE_SECONDS = 1.0  # before the listeners close: for callers to hear of it, or for what a successor was not sent
 
 
@@ -92,8 +95,8 @@ class Process:
         self.certificates: Certificates | None = None  # of a gateway's TLS listeners
         self._pki: VaultSession | None = None
         self.dataplane: Dataplane | None = None
-        self._aside = Aside()
-        self._changed = asyncio.Event()
+        self._changed = asyncio.Event()  # the control loop's, as is the follower
+        self._tidy = Tidy()
         self._stop = asyncio.Event()
         self._hold = False
         self._drained = asyncio.Event()
@@ -106,36 +109,36 @@ class Process:
     async def run(self, admin: Callable[[Process], Awaitable[Callable[[], Awaitable[None]]]] | None = None) -> None:
         """Live. `admin` starts the admin endpoint and returns how to stop it. Raise MeshError when it cannot start."""
         self._listen_to_signals()
-        gc.set_threshold(*gc.get_threshold()[:2], RARELY)
         self.dataplane = Dataplane(self.live, self.metrics)
         stop_admin = await admin(self) if admin is not None else None
+        control, catalog = ControlLoop(), Catalog(self.settings.consul)
         try:
-            async with Catalog(self.settings.consul) as catalog:
-                await self._live(catalog, self.dataplane)
+            await self._live(control, catalog, self.dataplane)
         finally:
             self.phase = Phase.STOPPED
             if stop_admin is not None:
                 await stop_admin()
             self.dataplane.clock.stop()
-            self._aside.close()
+            await control(catalog.close())
+            await control.close()
 
-    async def _live(self, catalog: Catalog, dataplane: Dataplane) -> None:
-        snapshot = await self._until_stopped(self._introduce(catalog))
+    async def _live(self, control: ControlLoop, catalog: Catalog, dataplane: Dataplane) -> None:
+        snapshot = await self._until_stopped(control(self._introduce(catalog)))
         if snapshot is None:
             return
-        self.follower = follower = Follower(catalog, snapshot, self._heard, aside=self._aside)
+        self.follower = follower = Follower(catalog, snapshot, self._heard)
         self._changed.set()
-        self.issuer = issuer = await self._make_issuer(catalog)
+        self.issuer = issuer = await control(self._make_issuer(catalog))
         self.linked = self._make_linked(issuer, follower)
         self.certificates = self._make_certificates(catalog, follower, dataplane)
-        following = asyncio.create_task(follower.run(self._leaves))
-        compiling = asyncio.create_task(self._compile_forever(dataplane))
-        registering = asyncio.create_task(self._stay_registered(catalog))
+        following = asyncio.create_task(control(follower.run(self._leaves)))
+        compiling = asyncio.create_task(control(self._compile_forever(dataplane, asyncio.get_running_loop())))
+        registering = asyncio.create_task(control(self._stay_registered(catalog)))
         work: tuple[asyncio.Task[None], ...] = (following, compiling, registering)
         if self.certificates is not None:
-            work = (*work, asyncio.create_task(self.certificates.run()))
+            work = (*work, asyncio.create_task(control(self.certificates.run())))
         if self.linked is not None:
-            work = (*work, asyncio.create_task(self.linked.run()))
+            work = (*work, asyncio.create_task(control(self.linked.run())))
         stopping: asyncio.Task[Any] = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait((*work, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -143,15 +146,15 @@ class Process:
                 if task.done():
                     task.result()
             registering.cancel()
-            await self._drain(catalog, dataplane)
+            await self._drain(control, catalog, dataplane)
         finally:
             for task in (*work, stopping):
                 task.cancel()
             await asyncio.gather(*work, stopping, return_exceptions=True)
             await dataplane.drain(0)
-            await issuer.close()
+            await control(issuer.close())
             if self._pki is not None:
-                await self._pki.close()
+                await control(self._pki.close())
 
     def stop(self) -> None:
         """Begin to drain; a second time, cut what is under way. After `drain_and_hold`, end."""
@@ -189,7 +192,7 @@ class Process:
             working.cancel()
             await asyncio.gather(working, stopping, return_exceptions=True)
 
-    # --- who we are ---
+    # --- who we are: on the control loop, as all until the end ---
 
     async def _introduce(self, catalog: Catalog) -> Snapshot:
         """Return the snapshot to start with. Asks until Consul answers; raise ConfigError for what it cannot find."""
@@ -298,46 +301,48 @@ class Process:
 
     # --- tables ---
 
-    async def _compile_forever(self, dataplane: Dataplane) -> None:
+    async def _compile_forever(self, dataplane: Dataplane, front: asyncio.AbstractEventLoop) -> None:
         assert self.follower is not None  # noqa: S101 - set before this task starts
         while not self._is_complete(self.follower.snapshot):  # noqa: ASYNC110 - time completes it too, not only an event
             await asyncio.sleep(COALESCE_SECONDS)
         while True:
             await self._changed.wait()
             self._changed.clear()
-            started = asyncio.get_running_loop().time()
-            await self._compile(dataplane)
-            took = asyncio.get_running_loop().time() - started
+            started = time.monotonic()
+            await self._compile(dataplane, front)
+            took = time.monotonic() - started
             await asyncio.sleep(min(max(COALESCE_SECONDS, took * PAUSE), MAX_COALESCE_SECONDS))
 
-    async def _compile(self, dataplane: Dataplane) -> None:
+    async def _compile(self, dataplane: Dataplane, front: asyncio.AbstractEventLoop) -> None:
         assert self.follower is not None  # noqa: S101 - set before this task starts
         snapshot = self.follower.snapshot
         if missing(snapshot):
             return
         previous = self.live.current.table if self.live.current is not None else None
-        if is_heavy(snapshot):
-            table, problems = await self._aside(lambda: compile_table(snapshot, previous))
-        else:
+        with self._tidy():
             table, problems = compile_table(snapshot, previous)
         assert snapshot.roots is not None and snapshot.mesh is not None  # noqa: S101, PT018 - not missing
         for _ in self._credentials.steps(snapshot.leaves, snapshot.roots, snapshot.mesh):
             await asyncio.sleep(0)
-        generation = self._put_in_force(snapshot, table)
+        failures = await on(front, self._install(dataplane, snapshot, table))
         if self.certificates is not None:
             registration = snapshot.registration
             datacenter = registration.datacenter if registration is not None else ""
             self.certificates.adjust(called_for(table, datacenter), client_cas(table))
-        failures: list[ConfigError] = []
-        for failed in dataplane.steps(generation, self.settings.drain_seconds) if generation is not None else ():
-            failures += failed
-            await asyncio.sleep(0)
         if failures and self._followed is None:
-            raise ConfigError(tuple(problem for failure in failures for problem in failure.problems))
-        unbound = (problem for failure in failures for problem in failure.problems)
+            raise ConfigError(failures)
         in_force = self.live.current
-        self._tell_problems((*problems, *unbound, *(in_force.problems if in_force is not None else ())))
+        self._tell_problems((*problems, *failures, *(in_force.problems if in_force is not None else ())))
         self._followed = snapshot
+
+    async def _install(self, dataplane: Dataplane, snapshot: Snapshot, table: Table) -> tuple[Problem, ...]:
+        """On the first loop: put in force what is new; return what is wrong with listeners."""
+        generation = self._put_in_force(snapshot, table)
+        failures: list[Problem] = []
+        for failed in dataplane.steps(generation, self.settings.drain_seconds) if generation is not None else ():
+            failures += (problem for failure in failed for problem in failure.problems)
+            await asyncio.sleep(0)
+        return tuple(failures)
 
     def _put_in_force(self, snapshot: Snapshot, table: Table) -> Generation | None:
         leaf, roots, mesh = snapshot.leaf, snapshot.roots, snapshot.mesh
@@ -406,9 +411,9 @@ class Process:
         except (MeshError, TimeoutError) as error:
             log.debug("not_done", error=str(error))
 
-    # --- the end ---
+    # --- the end: on the first loop ---
 
-    async def _drain(self, catalog: Catalog, dataplane: Dataplane) -> None:
+    async def _drain(self, control: ControlLoop, catalog: Catalog, dataplane: Dataplane) -> None:
         self.phase = Phase.DRAINING
         places = takeover.places(key.port for key in dataplane.listeners if key.purpose != "upstream")
         relieved = takeover.taken_over(places)
@@ -417,7 +422,7 @@ class Process:
         ids = [str(definition["ID"]) for definition in self.settings.definitions] or [self._proxy_id]
         dataplane.retire(inbound_only=self._hold)
         for service_id in () if relieved else ids:
-            await self._quietly(catalog.maintenance(service_id, enable=True, reason=DRAIN_REASON))
+            await self._quietly(control(catalog.maintenance(service_id, enable=True, reason=DRAIN_REASON)))
         await asyncio.sleep(NOTICE_SECONDS)
         patience = seconds / 2 if relieved else 0.0  # nobody waits for who is relieved
         begun = asyncio.get_running_loop().time()
@@ -426,21 +431,21 @@ class Process:
             left = max(0.0, begun + patience - asyncio.get_running_loop().time())
             whole = await dataplane.drain(seconds, left) and whole
         if self.settings.definitions:
-            await self._deregister(catalog, places)
+            await self._deregister(control, catalog, places)
         log.info("drained", nothing_cut=whole)
         self._drained.set()
         if self._hold:
             await self._released.wait()
             await dataplane.drain(self.settings.drain_seconds)
         if not self.settings.definitions:
-            await self._quietly(self._end_maintenance(catalog, self._proxy_id))
+            await self._quietly(control(self._end_maintenance(catalog, self._proxy_id)))
 
-    async def _deregister(self, catalog: Catalog, places: frozenset[str]) -> None:
+    async def _deregister(self, control: ControlLoop, catalog: Catalog, places: frozenset[str]) -> None:
         if takeover.taken_over(places):
             log.info("left_to_successor", ids=[definition["ID"] for definition in self.settings.definitions])
             return
         for definition in reversed(self.settings.definitions):
-            await self._quietly(catalog.deregister(str(definition["ID"])))
+            await self._quietly(control(catalog.deregister(str(definition["ID"]))))
 
     async def _end_maintenance(self, catalog: Catalog, service_id: str) -> None:
         """End the maintenance that a drain began; an operator's own stays."""
@@ -456,7 +461,7 @@ class Process:
     def _is_complete(self, snapshot: Snapshot) -> bool:
         if missing(snapshot) or self.follower is None:
             return False
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         self._heard_at = self._heard_at or now
         statuses = self.follower.status.watches
         silent = [watch for watch in waiting(snapshot) if watch not in statuses or not statuses[watch].failures]

@@ -24,7 +24,7 @@ OpenSource = Callable[[CertificateSettings], CertificateSource]
 
 
 class Certificates:
-    """The tasks of one gateway. `take` is given every update; `statuses` tell how the sources stand."""
+    """The tasks of one gateway. `take` is given every update; `statuses` tell how the sources stand, to any thread."""
 
     def __init__(self, open_source: OpenSource, take: Callable[[Update], None]) -> None:
         self.statuses: dict[CertificateReference, SourceStatus] = {}
@@ -75,8 +75,8 @@ class Certificates:
 
     def problems(self) -> tuple[Problem, ...]:
         """Return what is wrong with the sources now."""
-        named = [(str(reference), status) for reference, status in self.statuses.items()]
-        named += [(status.kind, status) for status in self._ca_statuses.values()]
+        named = [(str(reference), status) for reference, status in self.statuses.copy().items()]
+        named += [(status.kind, status) for status in self._ca_statuses.copy().values()]
         return tuple(
             Problem(f"certificate {name}", status.error, "the last good one stays; a listener without one is closed")
             for name, status in named

@@ -57,7 +57,7 @@ class LinkedLeaves:
         """Return which leaves cannot be had now."""
         return tuple(
             Problem(f"leaf of {name}", status.error, "the last good one goes on; without one the service stays closed")
-            for name, status in self.statuses.items()
+            for name, status in self.statuses.copy().items()  # other threads ask too
             if status.error
         )
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from controlplane import watches
-from controlplane.catalog import MAX_WATCHES, Answer
+from controlplane.catalog import Answer
+from controlplane.places import MAX_WATCHES
 from controlplane.rows import Rows
 from controlplane.watches import Follower
 from harness.certificates import TRUST_DOMAIN, Authority, spiffe
@@ -32,6 +32,8 @@ from policies.snapshot import (
     Role,
     RootsWatch,
     Snapshot,
+    Understood,
+    Update,
     Watch,
     missing,
     wanted,
@@ -65,6 +67,8 @@ class Script:
             IntentionsWatch: [],
         }
         self.filtered = False
+        self.late: type | None = None  # whose answer comes some rounds of the loop after the others
+        self.late_by = 3
 
     def change(self, kind: type, answer: Any, index: int | None = None) -> None:
         self.answers[kind] = answer
@@ -79,6 +83,8 @@ class Script:
                 async with asyncio.timeout(wait):
                     await self._changed.wait()
         answer = self.answers.get(type(watch))
+        for _ in range(self.late_by if type(watch) is self.late else 0):
+            await asyncio.sleep(0)
         if isinstance(answer, Exception):
             await asyncio.sleep(0)
             raise answer
@@ -145,6 +151,36 @@ async def test_every_upstream_of_many_has_its_turn_within_a_round_and_a_proxys_o
     assert max(of_chains) * len(names) / MAX_WATCHES <= watches.ROUND_SECONDS * 1.5
     assert len(set(of_chains)) > 100, "they do not end together"
     assert waits[IntentionsWatch("web")] == 25.0
+
+
+async def test_a_deny_in_a_mesh_in_motion_waits_for_one_answer_at_most_and_policy_is_asked_for_first(
+    authority: Authority,
+) -> None:
+    script, taken = Script(authority), list[Watch]()
+    names = [f"s{number}" for number in range(MAX_WATCHES)]
+    script.answers[RegistrationWatch]["Proxy"]["Upstreams"] = [{"DestinationName": name} for name in names]
+    async with following(script, authority) as follower:
+        await eventually(
+            lambda: set(follower.status.watches) == wanted(follower.snapshot) == set(follower.snapshot.heard)
+        )
+        first = [watch for watch, cursor in script.reads if not cursor]
+        assert first.index(IntentionsWatch("web")) < first.index(ChainWatch("s0", "s0"))
+        take = follower.take
+
+        def noted(update: Update) -> None:
+            if isinstance(update, Understood):
+                taken.append(update.watch)
+            take(update)
+
+        follower.take = noted  # type: ignore[method-assign]
+        # Everything is answered at once, and the intentions, which were asked for first, answer last.
+        script.late = IntentionsWatch
+        script.answers[IntentionsWatch] = [intention("web", "web", "deny")]
+        script.change(EndpointsWatch, [instance("api", 1), instance("api", 2, 2)])
+        await eventually(lambda: follower.snapshot.intentions is not None and follower.snapshot.intentions.rows)
+        denied_at = taken.index(IntentionsWatch("web"))
+        await eventually(lambda: len(taken) > len(names))
+    assert denied_at <= script.late_by + 1, "the rounds until it came, and the answer that was being taken"
 
 
 async def test_an_index_of_zero_is_never_asked_with(authority: Authority) -> None:
@@ -317,22 +353,12 @@ async def test_a_busy_table_is_read_no_faster_than_its_bucket_fills(authority: A
     assert reads <= watches.BURST + watches.READS_PER_SECOND * 1.0 + 3
 
 
-class Noted(Rows):
-    """Rows that note which thread goes through them."""
-
-    threads: ClassVar[set[int]] = set()
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        self.threads.add(threading.get_ident())
-        return super().__iter__()
-
-
-def many(count: int, status: str = "passing") -> Noted:
+def many(count: int, status: str = "passing") -> Rows:
     rows = [instance("api", 1000 + number, number, status=status) for number in range(count)]
-    return Noted("GET /x", json.dumps(rows).encode())
+    return Rows("GET /x", json.dumps(rows).encode())
 
 
-async def test_many_rows_are_decoded_and_understood_off_the_loop(authority: Authority) -> None:
+async def test_many_rows_are_decoded_where_they_are_understood_and_held_once(authority: Authority) -> None:
     script = Script(authority)
     script.answers[EndpointsWatch] = many(200)
     async with following(script, authority) as follower:
@@ -349,8 +375,6 @@ async def test_many_rows_are_decoded_and_understood_off_the_loop(authority: Auth
         script.change(EndpointsWatch, many(201))
         await eventually(lambda: len(script.reads) > reads)
         assert follower.snapshot is snapshot
-    assert Noted.threads
-    assert threading.get_ident() not in Noted.threads
 
 
 async def test_many_rows_that_break_off_are_a_failed_read(

@@ -19,7 +19,7 @@ from harness.meshes import (
 )
 from policies.balance import Question
 from policies.canonical import table_text
-from policies.compiler import compile_table, is_heavy
+from policies.compiler import compile_table
 from policies.snapshot import ChainWatch, EndpointsWatch, IntentionsWatch, Role, Snapshot
 
 TARGET = "api.default.default.dc1"
@@ -286,15 +286,6 @@ def test_an_equal_target_of_two_routes_is_one_cluster(authority: Authority) -> N
     member = web(authority, routed({}, {"Definition": {"Match": {"HTTP": {"PathPrefix": "/x"}}}}))
     first, second = compile_table(member.snapshot)[0].outbounds["api"].routes
     assert first.legs[0].clusters[0] is second.legs[0].clusters[0]
-
-
-def test_many_instances_and_tables_of_hashes_are_heavy(authority: Authority) -> None:
-    assert not is_heavy(web(authority, chain("api")).snapshot)
-    assert not is_heavy(web(authority, hashed("least_request")).snapshot)
-    assert is_heavy(web(authority, hashed("maglev")).snapshot)
-    assert is_heavy(web(authority, hashed("ring_hash")).snapshot)
-    rows = [instance("api", 1, number) for number in range(501)]
-    assert is_heavy(web(authority, chain("api"), rows).snapshot)
 
 
 def test_the_inbound_half_has_what_the_registration_says(authority: Authority) -> None:
