@@ -138,9 +138,9 @@ async def test_vault_is_sealed_when_leaves_are_due_and_unsealed_while_requests_g
         await asyncio.to_thread(mesh.vault.unseal)
         await eventually(lambda: _none_of(serials, mesh, before), LEAF_SECONDS)
     for name in mesh.proxies:
-        told_once = 1 if name in waiting else 0
-        assert len(lines(mesh, name, "issuer_failing")) == told_once
-        assert len(lines(mesh, name, "issuer_recovered")) == told_once
+        failed = len(lines(mesh, name, "issuer_failing"))
+        assert failed == 1 or (failed == 0 and name not in waiting), "one may fall due while Vault is being unsealed"
+        assert len(lines(mesh, name, "issuer_recovered")) == failed
     assert running.failures == []
 
 
