@@ -2,6 +2,7 @@
 
 bench/app.py         what is called: a fixed answer, cheaper than any proxy
 bench/contenders.py  pairs of sidecars: Lictor, Envoy by Consul, Envoy by hand, HAProxy, Consul's own proxy
+bench/rules.py       what a pair follows: routes, intentions, retries
 bench/measure.py     one round: load, CPU time of the proxies' processes, latency, memory
 bench/__main__.py    rounds, interleaved; the table; results.json
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.rules import DENIED, PLAIN, Rules
 from bench.static import Files, envoy, envoy_pair, haproxy_pair, haproxy_plain
 from harness.peers import Peers
 from harness.servers import REPOSITORY, ConsulServer, Program
@@ -27,20 +29,26 @@ class Contender:
     client: str = ""
 
 
-def entries(prefix: str, protocol: str) -> list[dict[str, object]]:
+def entries(prefix: str, protocol: str, rules: Rules) -> list[dict[str, object]]:
     """Return the config entries of one pair: the same for everybody, up to the names."""
     api, web = f"{prefix}-api", f"{prefix}-web"
     permissions = [
-        {"Action": "deny", "HTTP": {"PathPrefix": "/admin"}},
+        {"Action": "deny", "HTTP": {"PathPrefix": DENIED}},
         {"Action": "allow", "HTTP": {"PathPrefix": "/", "Methods": ["GET", "POST"]}},
     ]
-    source: dict[str, object] = {"Name": web}
-    source.update({"Permissions": permissions} if protocol == "http" else {"Action": "allow"})
-    return [
+    allowed: dict[str, object] = {"Permissions": permissions} if protocol == "http" else {"Action": "allow"}
+    sources = [{"Name": name, **allowed} for name in (*rules.other_callers, web)]
+    found: list[dict[str, object]] = [
         {"Kind": "service-defaults", "Name": web, "Protocol": protocol},
         {"Kind": "service-defaults", "Name": api, "Protocol": protocol},
-        {"Kind": "service-intentions", "Name": api, "Sources": [source]},
+        {"Kind": "service-intentions", "Name": api, "Sources": sources},
     ]
+    retries = {"NumRetries": rules.retries, "RetryOnStatusCodes": [503]} if rules.retries else {}
+    routes = [
+        {"Match": {"HTTP": {"PathPrefix": prefix}}, "Destination": {"Service": api, **retries}}
+        for prefix in rules.prefixes
+    ]
+    return [*found, {"Kind": "service-router", "Name": api, "Routes": routes}] if routes else found
 
 
 class Field:
@@ -52,13 +60,14 @@ class Field:
         self._folder = folder
         self._app = app_port
         self._files = Files(folder)
+        self._pairs = itertools.count(1)
         self.programs: list[Program] = []
 
-    def in_consul(self, name: str) -> Contender:
+    def in_consul(self, name: str, rules: Rules = PLAIN) -> Contender:
         """Start a pair that follows Consul: Lictor, Envoy or Consul's own proxy."""
-        prefix = name.replace(" ", "-")
+        prefix = f"{name.replace(' ', '-')}-{next(self._pairs)}"
         protocol = "tcp" if name == CONNECT else "http"
-        self._consul.write(*entries(prefix, protocol))
+        self._consul.write(*entries(prefix, protocol, rules))
         (port,) = free_ports(1)
         side = self._peers.register(f"{prefix}-api", self._app)
         self._peers.register(f"{prefix}-web", 1, upstreams={f"{prefix}-api": port})
@@ -79,21 +88,22 @@ class Field:
         file.write_text(leaf["CertPEM"] + leaf["PrivateKeyPEM"])
         return str(file)
 
-    def static_envoy(self) -> Contender:
+    def static_envoy(self, rules: Rules = PLAIN) -> Contender:
         """Start the Envoy pair that was configured by hand."""
         port, side, *admins = free_ports(4)
-        caller, called = envoy_pair(self._files, (port, side, self._app), (admins[0], admins[1]))
+        caller, called = envoy_pair(self._files, (port, side, self._app), (admins[0], admins[1]), rules)
         programs = [
             self._peers.envoy("static-api", called, admins[1]),
             self._peers.envoy("static-web", caller, admins[0]),
         ]
         return Contender(STATIC_ENVOY, port, programs, side, self._files.path("web.pem"))
 
-    def haproxy(self) -> Contender:
+    def haproxy(self, rules: Rules = PLAIN) -> Contender:
         """Start the HAProxy pair."""
         port, side = free_ports(2)
-        caller, called = haproxy_pair(self._files, (port, side, self._app))
-        programs = [self._haproxy("api", called, side), self._haproxy("web", caller, port)]
+        caller, called = haproxy_pair(self._files, (port, side, self._app), rules)
+        number = next(self._pairs)
+        programs = [self._haproxy(f"api-{number}", called, side), self._haproxy(f"web-{number}", caller, port)]
         return Contender(HAPROXY, port, programs, side, self._files.path("web.pem"))
 
     def hops(self) -> list[Contender]:
@@ -120,9 +130,11 @@ class Field:
         return program
 
     def stop(self) -> None:
-        """End what was started here; the peers end by themselves."""
+        """End what was started so far."""
+        self._peers.stop()
         for program in self.programs:
             program.stop()
+        self.programs.clear()
 
 
 def _open(port: int) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import re
 import statistics
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +23,16 @@ _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """CPU microseconds of the proxies per request (or handshake), requests a second, latency in milliseconds."""
+    """CPU microseconds of the proxies per request (or handshake), requests a second, latency in milliseconds.
+
+    `failed`: the share of requests that the caller saw fail.
+    """
 
     cpu_us: float
     per_second: float
     p50_ms: float = 0.0
     p99_ms: float = 0.0
+    failed: float = 0.0
 
 
 def pin(pid: int, core: int) -> None:
@@ -40,29 +47,47 @@ def resident_mb(pid: int) -> float:
     return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) * 1024 / 1e6
 
 
-def requests(contender: Contender, path: str, seconds: int) -> Round:
-    """Load a contender with GETs over kept connections."""
+def requests(contender: Contender, path: str, seconds: int, *, body: int = 0, may_fail: bool = False) -> Round:
+    """Load a contender over kept connections: with GETs, or with POSTs of a body of so many bytes."""
     url = f"http://127.0.0.1:{contender.port}{path}"
-    _wrk(url, 1)
+    _wrk(url, 1, body)
     before = _cpu(contender)
-    text = _wrk(url, seconds)
+    text = _wrk(url, seconds, body)
     took = _cpu(contender) - before
     count = int(_found(r"(\d+) requests in", text))
-    bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", text)
-    if bad:
-        message = f"{contender.name}: {bad[0]}\n{text}"
+    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    if re.search(r"Socket errors: ", text) or (failed is not None and not may_fail):
+        message = f"{contender.name}: {text}"
         raise RuntimeError(message)
     return Round(
         took * 1e6 / count,
         float(_found(r"Requests/sec:\s+([\d.]+)", text)),
         _latency("50%", text),
         _latency("99%", text),
+        int(failed[1]) / count if failed is not None else 0.0,
     )
 
 
-def _wrk(url: str, seconds: int) -> str:
-    words = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--latency", url]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+def _wrk(url: str, seconds: int, body: int = 0) -> str:
+    words = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--latency"]
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        if body:
+            script.write(f'wrk.method = "POST"\nwrk.body = string.rep("x", {body})\n')
+            script.flush()
+            words += ["-s", script.name]
+        return subprocess.run([*words, url], capture_output=True, text=True, check=True).stdout
+
+
+def idle(contender: Contender, count: int) -> dict[str, list[float]]:
+    """Return the resident MB of each proxy before, and while so many connections are open that were used once each."""
+    before = [round(resident_mb(program.pid), 1) for program in contender.processes]
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            connection = http.client.HTTPConnection("127.0.0.1", contender.port, timeout=30)
+            stack.callback(connection.close)
+            connection.request("GET", "/")
+            connection.getresponse().read()
+        return {"before": before, "open": [round(resident_mb(program.pid), 1) for program in contender.processes]}
 
 
 def handshakes(contender: Contender, seconds: int) -> Round:
@@ -100,4 +125,5 @@ def summary(rounds: Sequence[Round]) -> Round:
         statistics.median(one.per_second for one in rounds),
         statistics.median(one.p50_ms for one in rounds),
         statistics.median(one.p99_ms for one in rounds),
+        statistics.median(one.failed for one in rounds),
     )
