@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 DIALS = 3  # endpoints that are dialled before it counts as a failure
 MAX_KEPT = 64 * 1024  # bytes of a body
 
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "CONNECT"})
 _LOST = "upstream connect error or disconnect/reset before headers. "
 _NOBODY = Reply(503, "no_healthy_upstream", b"no healthy upstream")
 _REASON = re.compile(rb"(?im)^x-lictor-reason:[ \t]*([^\r\n]*)")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from dataplane.attempts import IDEMPOTENT, Attempts, no_answer
 from dataplane.bodies import Body, ChunkedBody, LengthBody
 from dataplane.clock import NEVER, Clock
-from dataplane.exchange import REQUEST_TIMEOUT, STREAM_TIMEOUT, Decide, Forward, Reply, refusal
+from dataplane.exchange import REQUEST_TIMEOUT, STREAM_TIMEOUT, Decide, Forward, Parse, Reply, refusal
 from dataplane.heads import END, MAX_HEAD, BadHead, RequestHead, ResponseHead, looks_wrong, parse_request, without
 from dataplane.plans import Key, Plan, Plans
 from dataplane.states import ANSWERING, BODY, CLOSED, CLOSING, HEAD, SKIPPING, TUNNEL
@@ -65,6 +65,7 @@ class Downstream(asyncio.Protocol):
         "deadline",
         "keeper",
         "memo",
+        "parse",
         "peer",
         "peer_certificate",
         "tls",
@@ -106,6 +107,7 @@ class Downstream(asyncio.Protocol):
         self.client_address = ""
         self.deadline = clock.now + self.keeper.protection.idle_timeout
         self.memo: object = None
+        self.parse: Parse = parse_request  # a forward proxy reads other heads
         self.peer: Peer | None = None
         self.peer_certificate, self.tls = b"", False
         self.transport: asyncio.Transport
@@ -238,7 +240,7 @@ class Downstream(asyncio.Protocol):
         self._answering = False
         key = (self._decide, self.tls, self.client_address, self.peer_certificate, raw)
         try:
-            plan = self._plans.known.get(key) or self._decided(parse_request(raw), key)
+            plan = self._plans.known.get(key) or self._decided(self.parse(raw), key)
             self._follow(plan)
         except BadHead as error:
             self._refuse(refusal(error))
@@ -310,7 +312,7 @@ class Downstream(asyncio.Protocol):
         self._upstream = upstream
         if self._writing_paused:
             upstream.transport.pause_reading()
-        upstream.ask(self, request, head_request=head is not None and head.method == "HEAD")
+        upstream.ask(self, request, head.method if head is not None else "")
 
     def _end_attempts(self) -> None:
         if self._attempts is not None:
@@ -459,10 +461,10 @@ class Downstream(asyncio.Protocol):
         self.transport.write(head.render())
 
     def switch(self, head: ResponseHead) -> None:
-        """Become a tunnel after 101."""
+        """Become a tunnel after 101, or 2xx to a CONNECT."""
         self._end_attempts()
         self._counts.answered(head.status, self._loop.time() - self._started)
-        self.transport.write(head.render(b"connection: Upgrade\r\n"))
+        self.transport.write(head.render(b"connection: Upgrade\r\n" if self.wants_upgrade else b""))
         self._state = TUNNEL
         self.deadline = self._expires
         ahead, self._ahead = self._ahead, b""

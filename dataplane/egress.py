@@ -4,22 +4,28 @@
 
 A caller that names no service, or one that is not linked, is reset without a word. So is one whose service has no leaf
 to answer with. A chain is a door of its own in the one listener: revocation looks at each door by its intentions.
+The gateway's own name is the door to its forward proxy, if it is one.
 """
 
 from __future__ import annotations
 
 import socket
+import ssl
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from dataplane.client_hello import peek_client_hello
 from dataplane.entrance import Entrance, let_in
+from dataplane.forward_proxy import forwarding_decider
 from dataplane.handshakes import HANDSHAKE_TIMEOUT
+from dataplane.heads import parse_request
 from dataplane.inbound import inbound_decider
 from dataplane.outside import dial_outside, to_outside
+from dataplane.proxied_heads import parse_proxied
 from dataplane.revocation import Revocation
 from policies.errors import IdentityError
+from policies.forward_proxy import ForwardGuard
 from policies.intentions import Action, Intentions
 from policies.protection import INSIDE
 from policies.table import FilterChain
@@ -30,24 +36,26 @@ if TYPE_CHECKING:
     from dataplane.live import Live
     from dataplane.metrics import Metrics
     from dataplane.pools import Pools
+    from dataplane.tcp import Relay
     from policies.table import Egress
 
+_Guard = FilterChain | ForwardGuard
 _NOBODY = Intentions()
 
 
 class Door:
-    """The connections of one filter chain, among those of the listener."""
+    """The connections of one filter chain, or of the forward proxy, among those of the listener."""
 
     client = None
     each = None
     protection = INSIDE
 
-    __slots__ = ("_listener", "chain", "connections", "entrance", "revocation")
+    __slots__ = ("_listener", "connections", "entrance", "guard", "revocation")
 
     def __init__(self, listener: Keeper) -> None:
         self._listener = listener
         self.connections: set[Connection] = set()
-        self.chain: FilterChain
+        self.guard: _Guard
         self.entrance: Entrance
         self.revocation: Revocation
 
@@ -56,10 +64,10 @@ class Door:
         """Return whether the listener is."""
         return self._listener.retiring
 
-    def follow(self, chain: FilterChain) -> None:
+    def follow(self, guard: _Guard) -> None:
         """Judge what is open by what has just been put in force."""
-        self.chain = chain
-        self.revocation.follow(chain)
+        self.guard = guard
+        self.revocation.follow(guard)
 
     def joined(self, connection: Connection) -> None:
         """Keep a connection."""
@@ -81,13 +89,14 @@ class Doors:
         self._clock = clock
         self._metrics = metrics
         self._doors: dict[str, Door] = {}
+        self._forward: tuple[Egress, ForwardGuard] | None = None  # as long as the table says the same, the same
 
     def follow(self, egress: Egress | None) -> None:
         """Go by this table: what a chain denies now is closed, and all of a chain that is gone."""
-        chains = egress.chains if egress is not None else {}
         for sni, door in self._doors.items():
             # To what is linked no more nobody may come: as if its intentions had been revoked.
-            door.follow(chains.get(sni) or replace(door.chain, intentions=_NOBODY, default=Action.DENY))
+            guard = self._of(egress, sni) or replace(door.guard, intentions=_NOBODY, default=Action.DENY)
+            door.follow(guard)
 
     def close(self) -> None:
         """The listener and its connections are gone."""
@@ -104,37 +113,63 @@ class Doors:
         sni = (await peek_client_hello(sock, HANDSHAKE_TIMEOUT)).sni.lower()
         if not sni:
             raise IdentityError("no_sni", "the caller names no service")
-        chain = self._chain(sni)
+        guard = self._guard(sni)
         generation = self._live.current
-        credential = generation.linked.get(chain.service) if generation is not None else None
-        if generation is None or credential is None or credential.ends <= self._clock.wall:
-            raise IdentityError("no_leaf", f"there is no valid leaf of {chain.service} to answer with")
-        door = self._doors.get(sni) or self._open(chain, listener)
-        answer = (credential.contexts.server, credential.ends)
+        answer = _answer(generation, guard) if generation is not None else None
+        if generation is None or answer is None or answer[1] <= self._clock.wall:
+            raise IdentityError("no_leaf", f"there is no valid leaf of {guard.service} to answer with")
+        door = self._doors.get(sni) or self._open(sni, guard, listener)
         await let_in(sock, door.entrance, answer, generation.check_peer, self._clock)
 
-    def _open(self, chain: FilterChain, listener: Keeper) -> Door:
-        sni, name = chain.sni, f"egress:{chain.service}"  # subsets count together
+    def _open(self, sni: str, guard: _Guard, listener: Keeper) -> Door:
+        proxy = isinstance(guard, ForwardGuard)
+        name = "egress" if proxy else f"egress:{guard.service}"  # subsets count together
         door = self._doors[sni] = Door(listener)
         counts = self._metrics.for_listener(name)
         door.revocation = Revocation(door, counts, self._clock)
         door.entrance = Entrance(
             keeper=door,
-            guard=partial(self._chain, sni),
-            decide=inbound_decider(self._live, to_outside(self._pools, sni)),
-            dial=lambda relay: dial_outside(relay, self._pools, self._chain(sni)),
+            guard=partial(self._guard, sni),
+            decide=forwarding_decider(self._live, self._pools)
+            if proxy
+            else inbound_decider(self._live, to_outside(self._pools, sni)),
+            dial=partial(self._dial, sni),
             http=self._metrics.for_http(name),
             connections=counts,
             plans=self._live.plans,
+            parse=parse_proxied if proxy else parse_request,
         )
-        door.follow(chain)
+        door.follow(guard)
         return door
 
-    def _chain(self, sni: str) -> FilterChain:
-        """Return the chain in force. Raise IdentityError when there is none."""
+    async def _dial(self, sni: str, relay: Relay) -> None:
+        guard = self._guard(sni)
+        if isinstance(guard, FilterChain):
+            await dial_outside(relay, self._pools, guard)
+        else:
+            relay.refuse()  # it was a service a moment ago
+
+    def _guard(self, sni: str) -> _Guard:
+        """Return what is in force. Raise IdentityError when there is nothing."""
         generation = self._live.current
-        egress = generation.table.egress if generation is not None else None
-        chain = egress.chains.get(sni) if egress is not None else None
-        if chain is None:
+        guard = self._of(generation.table.egress, sni) if generation is not None else None
+        if guard is None:
             raise IdentityError("unknown_sni", f"no service is linked that {sni} names")
-        return chain
+        return guard
+
+    def _of(self, egress: Egress | None, sni: str) -> _Guard | None:
+        if egress is None:
+            return None
+        if sni in egress.chains or sni != egress.proxy_sni:
+            return egress.chains.get(sni)
+        if self._forward is None or self._forward[0] is not egress:
+            self._forward = (egress, ForwardGuard.of(egress))
+        return self._forward[1]
+
+
+def _answer(generation: Generation, guard: _Guard) -> tuple[ssl.SSLContext, float] | None:
+    """Return the context that answers a caller, and when its leaf ends: that of the service that was asked for."""
+    if isinstance(guard, ForwardGuard):
+        return generation.contexts.server, generation.leaf_ends
+    credential = generation.linked.get(guard.service)
+    return (credential.contexts.server, credential.ends) if credential is not None else None

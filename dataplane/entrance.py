@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dataplane.downstream import Downstream
+from dataplane.exchange import Parse
 from dataplane.handshakes import accept_tls
+from dataplane.heads import parse_request
 from dataplane.tcp import Relay, judge
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class Entrance:
     http: HttpCounts
     connections: ConnectionCounts
     plans: Plans
+    parse: Parse = parse_request
 
 
 async def let_in(
@@ -62,7 +65,9 @@ async def let_in(
         expires = clock.now + ends - clock.wall
         if entrance.guard().protocol == HTTP:
             counts = (entrance.http, entrance.connections)
-            return Downstream(entrance.keeper, entrance.decide, clock, counts, expires, entrance.plans)
+            session = Downstream(entrance.keeper, entrance.decide, clock, counts, expires, entrance.plans)
+            session.parse = entrance.parse
+            return session
         relays.append(Relay(entrance.keeper, entrance.connections, clock, transport.peer, expires))
         return relays[0].downstream
 

@@ -122,3 +122,4 @@ class Forward(Protocol):
 
 
 Decide = Callable[["Downstream", RequestHead], "Forward | Reply"]
+Parse = Callable[[bytes], RequestHead]

@@ -19,7 +19,7 @@ from dataplane.pool import Pool
 from dataplane.pools import Pools
 from policies.errors import MeshError
 from policies.identity import SpiffeId
-from policies.intentions import SourcePolicy
+from policies.intentions import Policy
 from policies.paths import must_redirect, normalize
 from policies.retries import RetryBudget, RetryPolicy
 from policies.table import Guarded, Inbound, Table
@@ -106,7 +106,7 @@ class Caller:
 
     table: Table
     guard: Guarded
-    policy: SourcePolicy
+    policy: Policy
     forward: Forward | Reply
     lines: bytes
 
@@ -134,7 +134,7 @@ def inbound_decider(live: Live, find: Find) -> Decide:
             if isinstance(caller, Caller) and made.policy.denies_all and not caller.policy.denies_all:
                 downstream.last()  # the session of a caller to whom nothing is open any more
             downstream.memo = caller = made
-        return _judge(caller, head)
+        return judge_request(caller, head)
 
     return decide
 
@@ -164,7 +164,8 @@ def _xfcc(identity: SpiffeId, downstream: Downstream) -> bytes:
     return b"x-forwarded-client-cert: " + text.encode() + b"\r\n"
 
 
-def _judge(caller: Caller, head: RequestHead) -> Forward | Reply:
+def judge_request(caller: Caller, head: RequestHead) -> Forward | Reply:
+    """Return what becomes of a request, whose path is normalised by this."""
     rules = caller.guard.normalization
     target = head.target
     path, mark, query = target.partition(b"?")

@@ -18,7 +18,7 @@ from dataplane.dialling import Dialler, Made
 from dataplane.outliers import Outliers
 from dataplane.upstream import EXPIRY_MARGIN, Upstream
 from policies.egress import Origination
-from policies.errors import ConnectFailed, ConnectTimedOut, LeafEnded
+from policies.errors import ConnectFailed, ConnectTimedOut, LeafEnded, NameNotResolved
 from policies.identity import SpiffeId
 from policies.outliers import Failure
 
@@ -32,6 +32,7 @@ class Route:
     """How an endpoint is dialled: with a `spiffe_id` as one of the mesh, with an `origination` by TLS, else plainly.
 
     `host` is the name of an endpoint outside that has one; where it is the address too, its addresses are looked up.
+    `raw` is for tunnels: nobody knows what is spoken, or who speaks first.
     """
 
     address: str
@@ -40,6 +41,7 @@ class Route:
     spiffe_id: SpiffeId | None = None
     origination: Origination | None = None
     host: str = ""
+    raw: bool = False
 
     def __str__(self) -> str:
         """Return the address for people."""
@@ -174,7 +176,7 @@ class Pool:
             self.circuit.connections -= 1
             self.connections -= 1
             if isinstance(error, ConnectFailed | ConnectTimedOut):
-                if not isinstance(error, LeafEnded):
+                if not isinstance(error, LeafEnded | NameNotResolved):
                     self.connect_failed()
                 self._fail_waiting(error)
             else:
@@ -247,7 +249,7 @@ class Pool:
         if self._closed or len(self.idle) >= MAX_IDLE or not connection.usable(self.clock.now):
             connection.abort()
             return
-        if self._addresses is not None and connection.address not in self._addresses:
+        if self.route.raw or (self._addresses is not None and connection.address not in self._addresses):
             connection.abort()
             return
         connection.deadline = min(self.clock.now + IDLE_SECONDS, connection.expires - EXPIRY_MARGIN)

@@ -187,7 +187,7 @@ class Pools:
         if cluster.spiffe_id is not None or not any(endpoint.host for endpoint in cluster.endpoints):
             return cluster
         endpoints = resolved(cluster.endpoints, self._dialler.names.addresses, strict=cluster.strict_dns)
-        return replace(cluster, endpoints=endpoints, chooser=build(endpoints, cluster.balancer) if endpoints else None)
+        return replace(cluster, endpoints=endpoints, chooser=build(endpoints, cluster.balancer))
 
     def _renamed(self, name: str) -> None:
         """A host name has other addresses than before."""
@@ -223,7 +223,7 @@ class Pools:
 
 
 def _route(cluster: Cluster, endpoint: Endpoint) -> Route:
-    return Route(endpoint.address, endpoint.port, *_how(cluster), endpoint.host)
+    return Route(endpoint.address, endpoint.port, *_how(cluster), endpoint.host, cluster.raw)
 
 
 def _how(dialled: Cluster | Route) -> _How:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dataplane.listener import Holder
     from dataplane.metrics import ConnectionCounts
     from policies.identity import Peer
-    from policies.intentions import Decision, SourcePolicy
+    from policies.intentions import Decision, Policy
     from policies.table import Guarded
 
 log = structlog.get_logger(__name__)
@@ -81,12 +81,12 @@ class Revocation:
         # Changes may come faster than looks: a look that is due stays due.
         self.deadline = min(self.deadline, self._clock.now + _LOOK_SECONDS) if self._reprieves else NEVER
 
-    def _judge_tcp(self, relay: Relay, policy: SourcePolicy) -> None:
+    def _judge_tcp(self, relay: Relay, policy: Policy) -> None:
         if not policy.connection.allowed:
             self._tell("connection", _source(relay.caller), policy.connection.because)
             relay.abort()
 
-    def _judge_http(self, session: Downstream, policy: SourcePolicy, *, is_new: bool) -> None:
+    def _judge_http(self, session: Downstream, policy: Policy, *, is_new: bool) -> None:
         head = session.under_way
         if head is None:
             if is_new and session.idle:
@@ -139,7 +139,7 @@ def _source(peer: Peer | None) -> str:
     return peer.spiffe_id.service
 
 
-def _policy(guard: Guarded, source: str) -> SourcePolicy:
+def _policy(guard: Guarded, source: str) -> Policy:
     return guard.intentions.for_source(source, guard.default)
 
 

@@ -20,13 +20,15 @@ from dataplane.clock import NEVER, Clock
 from dataplane.downstream import Downstream
 from dataplane.edge import each_request, edge_decider
 from dataplane.entrance import HTTP, Entrance, let_in
-from dataplane.exchange import Decide
+from dataplane.exchange import Decide, Parse
 from dataplane.guests import Reception
 from dataplane.handshakes import HANDSHAKE_TIMEOUT, accept_outside_tls
+from dataplane.heads import parse_request
 from dataplane.inbound import inbound_decider, to_app
 from dataplane.listener import Keeper, Listener, Welcome, bind
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
+from dataplane.names import Lookup
 from dataplane.outbound import ingress_decider, upstream_decider
 from dataplane.passthrough import passthrough_welcome
 from dataplane.pools import Pools
@@ -40,6 +42,7 @@ from policies.table import Cluster, Inbound, IngressListener, Table
 
 if TYPE_CHECKING:
     from dataplane.egress import Doors
+    from dataplane.tls_transport import TlsTransport
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +56,7 @@ OPENED_AT_ONCE = 8  # listeners, until others have their turn
 class ListenerKey:
     """What makes a listener the same listener: its purpose and its address. `name` is the upstream's key."""
 
-    purpose: str  # inbound, egress, upstream, ingress, passthrough
+    purpose: str  # inbound, egress, upstream, proxy, ingress, passthrough
     name: str
     address: str
     port: int
@@ -78,7 +81,10 @@ def wanted_listeners(table: Table, with_tls: Container[int] = ()) -> tuple[Liste
         keys.append(ListenerKey("inbound", "", table.inbound.bind_address, table.inbound.bind_port))
     if table.egress is not None:
         keys.append(ListenerKey("egress", "", table.egress.bind_address, table.egress.bind_port))
-    keys += [ListenerKey("upstream", item.upstream, item.address, item.port) for item in table.listeners]
+    keys += [
+        ListenerKey("proxy" if item.forward_proxy else "upstream", item.upstream, item.address, item.port)
+        for item in table.listeners
+    ]
     keys += [_ingress_key(item) for item in table.ingress if item.tls is None or item.port in with_tls]
     keys += [ListenerKey("passthrough", str(item.port), item.address, item.port) for item in table.passthrough]
     return tuple(keys)
@@ -97,13 +103,13 @@ def plan(have: frozenset[ListenerKey], table: Table, with_tls: Container[int] = 
 class Dataplane:
     """All listeners and pools of one process."""
 
-    def __init__(self, live: Live, metrics: Metrics) -> None:
+    def __init__(self, live: Live, metrics: Metrics, lookup: Lookup | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._live = live
         self._metrics = metrics
         self.clock = Clock(self._loop)
         self.clock.start()
-        self.pools = Pools(live, self.clock, metrics)
+        self.pools = Pools(live, self.clock, metrics, lookup)
         self.listeners: dict[ListenerKey, Listener] = {}
         self._revocations: dict[Listener, Revocation] = {}  # of every inbound listener, also while it is drained
         self._doors: dict[Listener, Doors] = {}  # of every egress listener, likewise
@@ -239,6 +245,12 @@ class Dataplane:
 
                 doors = Doors(self._live, self.pools, self.clock, self._metrics)
                 welcome = doors.welcome
+            case "proxy":
+                from dataplane.forward_proxy import passing_on  # noqa: PLC0415 - of use to few sidecars
+                from dataplane.proxied_heads import parse_proxied  # noqa: PLC0415 - likewise
+
+                decide = passing_on(upstream_decider(self._live, self.pools, key.name))
+                welcome = self._plain(key, decide, parse=parse_proxied)
             case _:
                 welcome = self._plain(key, upstream_decider(self._live, self.pools, key.name))
         counts = self._metrics.for_listener(str(key))
@@ -306,7 +318,9 @@ class Dataplane:
             raise IdentityError("closed", "there is nothing to come in to any more")
         return generation.table.inbound
 
-    def _plain(self, key: ListenerKey, decide: Decide, reception: Reception | None = None) -> Welcome:
+    def _plain(
+        self, key: ListenerKey, decide: Decide, reception: Reception | None = None, parse: Parse = parse_request
+    ) -> Welcome:
         http, connections = self._metrics.for_http(str(key)), self._metrics.for_listener(str(key))
 
         async def welcome(sock: socket.socket, listener: Keeper) -> None:
@@ -317,6 +331,7 @@ class Dataplane:
                 upstream, spoken = _behind(generation.table, key) if generation is not None else ("", "")
                 if spoken == HTTP:
                     downstream = Downstream(listener, decide, self.clock, (http, connections), plans=self._live.plans)
+                    downstream.parse = parse
                     downstream.caller_lines = caller_lines(transport) if transport is not None else b""
                     return downstream
                 relay = Relay(listener, connections, self.clock, None, NEVER)
@@ -355,11 +370,13 @@ def _clusters(table: Table) -> Iterator[Cluster]:
         yield from outbound.clusters
     for chain in table.egress.chains.values() if table.egress is not None else ():
         yield chain.cluster
+        for host in chain.hosts:
+            yield from (host.clear, host.raw)
 
 
 def _behind(table: Table, key: ListenerKey) -> tuple[str, str]:
     """Return (upstream, protocol) of what stands behind a listener for callers without an identity."""
-    if key.purpose == "upstream":
+    if key.purpose in {"upstream", "proxy"}:
         outbound = table.outbounds.get(key.name)
         return key.name, outbound.protocol if outbound is not None else ""
     for listener in table.ingress:

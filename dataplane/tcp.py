@@ -13,7 +13,7 @@ from dataplane.circuits import Overflow
 from dataplane.clock import NEVER, Clock
 from dataplane.pool import Pool
 from dataplane.pools import Pools
-from policies.errors import ConnectFailed, ConnectTimedOut, LeafEnded
+from policies.errors import ConnectFailed, ConnectTimedOut, LeafEnded, NameNotResolved
 from policies.splits import pick
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ async def connect(relay: Relay, pool: Pool, timeout: float) -> Pipe:
         await pool.connect(timeout, made)
     except BaseException as error:
         place.leave()
-        if isinstance(error, ConnectFailed | ConnectTimedOut) and not isinstance(error, LeafEnded):
+        if isinstance(error, ConnectFailed | ConnectTimedOut) and not isinstance(error, LeafEnded | NameNotResolved):
             pool.connect_failed()
         raise
     finally:

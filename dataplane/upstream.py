@@ -11,7 +11,7 @@ import structlog
 
 from dataplane.bodies import Body, ChunkedBody, LengthBody, UntilClose
 from dataplane.clock import NEVER
-from dataplane.heads import END, MAX_HEAD, BadHead, ResponseHead, looks_wrong, parse_response
+from dataplane.heads import END, MAX_HEAD, BadHead, ResponseHead, looks_wrong, parse_response, without
 from policies.retries import Failure
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ _UNAVAILABLE = 503
 # What a sidecar of ours says when it could not reach its app: the endpoint is as gone as one that takes no connection.
 _APP_IS_GONE = re.compile(rb"(?im)^x-lictor-reason: (?:remote_connection_failure|connection_timeout)\r?$")
 _EMPTY = frozenset({204, 304})  # No Content, Not Modified
+_CONNECT = "CONNECT"
+_OK = 200
+_REDIRECTS = 300
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _SWITCHING = 101
 _CONTINUE = 100
 
@@ -54,9 +58,9 @@ class Upstream(asyncio.Protocol):
     __slots__ = (
         "_asker",
         "_body",
-        "_head_request",
         "_input",
         "_keep",
+        "_method",
         "_pool",
         "_state",
         "counted",
@@ -74,7 +78,7 @@ class Upstream(asyncio.Protocol):
         self._state = _IDLE
         self._input = b""
         self._body: Body | None = None
-        self._head_request = False
+        self._method = ""
         self._keep = True
         self.transport: asyncio.Transport
         self.reused = False
@@ -90,10 +94,17 @@ class Upstream(asyncio.Protocol):
         """Return whether another request may be sent."""
         return self._state is _IDLE and now < self.expires - EXPIRY_MARGIN and not self.transport.is_closing()
 
-    def ask(self, asker: Downstream, request: bytes, *, head_request: bool) -> None:
-        """Send a request's head and what is there of its body."""
+    def ask(self, asker: Downstream, request: bytes, method: str) -> None:
+        """Send a request's head and what is there of its body. Where there is no request, be a tunnel at once."""
         self._asker = asker
-        self._head_request = head_request
+        self._method = method
+        if not request:
+            self._state, self.deadline = _TUNNEL, self.expires
+            asker.switch(ResponseHead(_OK, b"HTTP/1.1 200 Connection established", b""))
+            if self._input:
+                asker.tunnel(self._input)
+                self.transport.resume_reading()
+            return
         self._state = _HEAD
         self.deadline = self.expires
         self.transport.write(request)
@@ -105,7 +116,10 @@ class Upstream(asyncio.Protocol):
     def give_up(self) -> None:
         """Nobody waits for the answer any more: the connection cannot be used again."""
         self._asker = None
-        self.abort()
+        if self._state is _TUNNEL:
+            self.transport.close()  # after what is still to be written
+        else:
+            self.abort()
 
     def discard(self) -> None:
         """Nobody wants the rest of the answer: read a short one, so that the connection can serve another request."""
@@ -228,8 +242,11 @@ class Upstream(asyncio.Protocol):
             self._input = b""
             head = parse_response(data[: end + 4])
             data = data[end + 4 :]
-            if head.status >= 200:  # noqa: PLR2004 - not an informational one
-                self._begin_answer(asker, head, data)
+            if head.status >= _OK:
+                if self._method == _CONNECT and head.status < _REDIRECTS:
+                    self._switch(asker, _without_framing(head), data)
+                else:
+                    self._begin_answer(asker, head, data)
                 return
             if head.status == _SWITCHING:
                 self._switch(asker, head, data)
@@ -245,7 +262,7 @@ class Upstream(asyncio.Protocol):
         if head.status >= 500 or pool.troubled:  # noqa: PLR2004 - a server's error
             pool.answered(head.status, app_is_gone=_app_is_gone(head))
         self._keep = not head.close
-        if head.content_length == len(data) and not self._head_request and head.status not in _EMPTY:
+        if head.content_length == len(data) and self._method != "HEAD" and head.status not in _EMPTY:
             self._finished()  # most answers are one read: nothing has to be counted
             asker.answer(head, data, done=True, reframed=False)
             return
@@ -261,7 +278,7 @@ class Upstream(asyncio.Protocol):
             asker.answer(head, out, done=False, reframed=isinstance(body, UntilClose))
 
     def _switch(self, asker: Downstream, head: ResponseHead, data: bytes) -> None:
-        if not asker.wants_upgrade:
+        if head.status == _SWITCHING and not asker.wants_upgrade:
             raise BadHead(502, "unasked_upgrade")
         self._state = _TUNNEL
         if self._pool.troubled:
@@ -271,7 +288,7 @@ class Upstream(asyncio.Protocol):
             asker.tunnel(data)
 
     def _framing(self, head: ResponseHead) -> Body:
-        if self._head_request or head.status in _EMPTY:
+        if self._method == "HEAD" or head.status in _EMPTY:
             return LengthBody(0)
         if head.chunked:
             return ChunkedBody(502)
@@ -290,6 +307,10 @@ class Upstream(asyncio.Protocol):
         asker.answer_more(out, done=body.done)
 
     def _read_unwanted(self, data: bytes) -> None:
+        if self._state is _IDLE and self._pool.route.raw:
+            self._input += data  # the endpoint speaks first, to a caller who is about to be told
+            self.transport.pause_reading()
+            return
         body = self._body
         self.unwanted -= len(data)
         if self._state is not _UNWANTED or body is None or self.unwanted < 0:
@@ -315,6 +336,11 @@ class Upstream(asyncio.Protocol):
             self._pool.release(self)
         else:
             self._pool.spent(self)
+
+
+def _without_framing(head: ResponseHead) -> ResponseHead:
+    """Return an answer that begins a tunnel without what would frame a body (RFC 9110 section 9.3.6)."""
+    return head.with_lines(without(head.lines, _FRAMING))
 
 
 def _app_is_gone(head: ResponseHead) -> bool:

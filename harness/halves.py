@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from dataplane.credentials import Credentials
 from dataplane.live import Live
 from dataplane.metrics import Metrics
+from dataplane.names import Lookup
 from dataplane.serve import Dataplane
 from harness.certificates import Authority
 from harness.meshes import Json, Member, ingress, intention, sidecar, upstream
@@ -66,10 +67,10 @@ class Half:
 
 
 @contextlib.asynccontextmanager
-async def half(member: Member) -> AsyncIterator[Half]:
+async def half(member: Member, lookup: Lookup | None = None) -> AsyncIterator[Half]:
     """Run the data plane of a member until the end of the block."""
     live, metrics = Live(), Metrics()
-    running = Half(member, live, metrics, Dataplane(live, metrics))
+    running = Half(member, live, metrics, Dataplane(live, metrics, lookup))
     try:
         running.follow()
         yield running

@@ -193,8 +193,12 @@ def sidecar(
     intentions: Iterable[Json] = (),
     default_allow: bool = False,
     config: Json | None = None,
+    proxies: Iterable[str] = (),
 ) -> Member:
-    """Return a sidecar that has heard everything but its upstreams. `upstreams` maps names to local ports."""
+    """Return a sidecar that has heard everything but its upstreams. `upstreams` maps names to local ports.
+
+    Those of `proxies` are gateways, whose listener is a forward proxy.
+    """
     member = Member(service, authority)
     registration = {
         "Kind": "connect-proxy",
@@ -209,12 +213,17 @@ def sidecar(
             "LocalServiceAddress": "127.0.0.1",
             "LocalServicePort": local_port,
             "Config": {"protocol": protocol, **(config or {})},
-            "Upstreams": [{"DestinationName": name, "LocalBindPort": bind} for name, bind in (upstreams or {}).items()],
+            "Upstreams": [_stanza(name, bind, proxies) for name, bind in (upstreams or {}).items()],
         },
     }
     _common(member, registration)
     member.hear(IntentionsWatch(service), list(intentions))
     return member.hear(DefaultActionWatch(service), default_allow)
+
+
+def _stanza(name: str, port: int, proxies: Iterable[str]) -> Json:
+    row: Json = {"DestinationName": name, "LocalBindPort": port}
+    return {**row, "Config": {"forward_proxy": True}} if name in proxies else row
 
 
 def ingress(
@@ -322,6 +331,12 @@ def _common(member: Member, registration: Json) -> None:
     member.hear(RootsWatch(), roots)
     member.hear(MeshWatch(), None)
     member.renew(member.mistakes)
+
+
+def proxy(member: Member, gateway: str, port: int) -> Member:
+    """Let a member hear where the gateway is that is its forward proxy."""
+    member.hear(ChainWatch(gateway, gateway, protocol="http", forward_proxy=True), chain(gateway))
+    return member.hear(OutsideWatch(gateway), [instance(gateway, port, Kind="terminating-gateway", Service=gateway)])
 
 
 def upstream(member: Member, service: str, ports: Iterable[int], answer: Json | None = None) -> Member:

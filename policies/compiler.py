@@ -51,7 +51,7 @@ def compile_table(snapshot: Snapshot, previous: Table | None = None) -> tuple[Ta
     problems = [problem for group in snapshot.problems.values() for problem in group]
     outbounds = _outbounds(snapshot, registration, roots, previous, problems)
     listeners = tuple(
-        UpstreamListener(stanza.key, stanza.bind_address, stanza.bind_port)
+        UpstreamListener(stanza.key, stanza.bind_address, stanza.bind_port, stanza.forward_proxy)
         for stanza in registration.upstreams
         if stanza.key in outbounds and stanza.bind_port
     )
@@ -108,7 +108,10 @@ def _outbounds(
             if chain is not None:
                 sources = _Sources(
                     chain,
-                    {name: snapshot.instances(endpoint_watch(one, here)) for name, one in chain.targets.items()},
+                    {
+                        name: snapshot.instances(endpoint_watch(place.watch, one, here))
+                        for name, one in chain.targets.items()
+                    },
                     here,
                     roots.trust_domain,
                     place.protection,

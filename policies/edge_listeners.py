@@ -136,7 +136,7 @@ def _is_unheard(snapshot: Snapshot, watch: ChainWatch) -> bool:
     chain, registration = snapshot.chain(watch), snapshot.registration
     if chain is None or registration is None:
         return watch not in snapshot.problems
-    needed = (endpoint_watch(target, registration.datacenter) for target in chain.targets.values())
+    needed = (endpoint_watch(watch, target, registration.datacenter) for target in chain.targets.values())
     return any(one not in snapshot.heard for one in needed)
 
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from policies.balance import build, reused
+from policies.balance import Endpoint, build, reused
 from policies.egress import LinkedService, Origination, complaints
 from policies.errors import Problem
+from policies.forward_proxy import by_host, contested, forwarded_hosts
 from policies.host_names import dialled
-from policies.identity import SpiffeId
+from policies.identity import SpiffeId, sni_of
 from policies.instances import Instance, healthy_endpoints
 from policies.intentions import Action, Intentions
 from policies.mesh import Mesh
 from policies.outside import OutsideResolver, Subset
 from policies.snapshot import OutsideWatch, Role, Snapshot
-from policies.table import Cluster, Egress, FilterChain
+from policies.table import Cluster, Egress, FilterChain, ForwardedHost
 
 _EVERYTHING = Subset("")
 _ALPN = {"http": "http/1.1", "http2": "h2", "grpc": "h2"}  # what callers of the mesh speak goes on as it is
@@ -40,6 +41,7 @@ class _Sources:
     resolver: OutsideResolver
     instances: tuple[Instance, ...]
     strict_dns: bool
+    forward_proxy: bool
 
 
 def compile_egress(snapshot: Snapshot, previous: Egress | None, problems: list[Problem]) -> Egress | None:
@@ -61,7 +63,9 @@ def compile_egress(snapshot: Snapshot, previous: Egress | None, problems: list[P
         same = bool(old) and all(chain.made_from == sources for chain in old)
         for chain in old if same else _chains(sources, before, problems):
             chains[chain.sni] = chain
-    egress = Egress(registration.bind_address, registration.bind_port, chains)
+    proxy_sni = _proxy_sni(snapshot) if registration.forward_proxy else ""
+    problems += contested(chains.values())
+    egress = Egress(registration.bind_address, registration.bind_port, chains, proxy_sni, by_host(chains.values()))
     return previous if previous == egress else egress
 
 
@@ -74,8 +78,19 @@ def _sources(snapshot: Snapshot, link: LinkedService) -> _Sources | None:
     if intentions is None or resolver is None or protocol is None or instances is None:
         return None
     here = registration.datacenter
-    strict = registration.strict_dns
-    return _Sources(link, protocol, roots.trust_domain, here, intentions, default, mesh, resolver, instances, strict)
+    return _Sources(
+        link,
+        protocol,
+        roots.trust_domain,
+        here,
+        intentions,
+        default,
+        mesh,
+        resolver,
+        instances,
+        registration.strict_dns,
+        registration.forward_proxy,
+    )
 
 
 def _chains(sources: _Sources, before: Mapping[str, FilterChain], problems: list[Problem]) -> list[FilterChain]:
@@ -101,7 +116,14 @@ def _kept(old: FilterChain | None, new: FilterChain) -> FilterChain:
 
 def _sni(sources: _Sources, subset: Subset) -> str:
     prefix = f"{subset.name}." if subset.name else ""
-    return f"{prefix}{sources.link.name}.default.{sources.datacenter}.internal.{sources.trust_domain}".lower()
+    return sni_of(f"{prefix}{sources.link.name}", sources.datacenter, sources.trust_domain)
+
+
+def _proxy_sni(snapshot: Snapshot) -> str:
+    registration, roots = snapshot.registration, snapshot.roots
+    if registration is None or roots is None:
+        return ""
+    return sni_of(registration.service, registration.datacenter, roots.trust_domain)
 
 
 def _chain(sources: _Sources, subset: Subset, cluster: Cluster, made_from: object) -> FilterChain:
@@ -119,17 +141,26 @@ def _chain(sources: _Sources, subset: Subset, cluster: Cluster, made_from: objec
         request_timeout=limit if limit > 0 else None,
         normalization=sources.mesh.normalization,
         sanitize_xfcc=sources.mesh.sanitize_xfcc,
+        hosts=_hosts(sources, cluster) if sources.forward_proxy and not subset.name else (),
         made_from=made_from,
     )
 
 
-def _cluster(sources: _Sources, subset: Subset, before: Cluster | None) -> Cluster:
-    found = healthy_endpoints(
+def _hosts(sources: _Sources, cluster: Cluster) -> tuple[ForwardedHost, ...]:
+    return forwarded_hosts(cluster, sources.instances, _healthy(sources, _EVERYTHING), sources.link.sni)
+
+
+def _healthy(sources: _Sources, subset: Subset) -> tuple[Endpoint, ...]:
+    return healthy_endpoints(
         sources.instances,
         subset=subset.filter,
         only_passing=subset.only_passing,
         local_datacenter=sources.datacenter,
     )
+
+
+def _cluster(sources: _Sources, subset: Subset, before: Cluster | None) -> Cluster:
+    found = _healthy(sources, subset)
     chosen = dialled(found, strict=sources.strict_dns)
     endpoints = reused(chosen, before.endpoints if before is not None else ())
     resolver, prefix = sources.resolver, f"{subset.name}." if subset.name else ""

@@ -7,7 +7,7 @@ used, and each of its addresses is an endpoint of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -32,15 +32,17 @@ def dialled(endpoints: tuple[Endpoint, ...], *, strict: bool) -> tuple[Endpoint,
 
 
 def resolved(
-    endpoints: Iterable[Endpoint], addresses: Callable[[str], tuple[str, ...]], *, strict: bool
+    endpoints: tuple[Endpoint, ...], addresses: Callable[[str], tuple[str, ...]], *, strict: bool
 ) -> tuple[Endpoint, ...]:
-    """Return the endpoints by what is known of their names; one whose name has no address is none."""
-    found: list[Endpoint] = []
-    for one in endpoints:
-        if not one.host:
-            found.append(one)
-        elif strict:
-            found += [replace(one, address=address) for address in addresses(one.host)]
-        elif addresses(one.host):
-            found.append(one)
-    return tuple(found)
+    """Return the endpoints by what is known of their names: with `strict` the addresses take a name's place.
+
+    A name without an address stays as long as there is nothing else, and fails when it is dialled, which says why.
+    """
+    known = tuple(one for one in endpoints if not one.host or addresses(one.host))
+    if not strict or not known:
+        return known or tuple(endpoints)
+    return tuple(
+        replace(one, address=address)
+        for one in known
+        for address in (addresses(one.host) if one.host else (one.address,))
+    )

@@ -56,6 +56,11 @@ class SpiffeId:
         return cls(trust_domain, _name(uri, found["datacenter"]), _name(uri, found["service"]))
 
 
+def sni_of(service: str, datacenter: str, trust_domain: str) -> str:
+    """Return the SNI by which a service, or `subset.service`, is asked for, in lower case."""
+    return f"{service}.default.{datacenter}.internal.{trust_domain}".lower()
+
+
 def _name(uri: str, escaped: str) -> str:
     try:
         return parse_service_name(unquote(escaped, errors="strict"))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from policies.errors import EntryError, Problem
 from policies.matching import (
@@ -118,6 +118,37 @@ class SourcePolicy:
             if test is None or test(method, path, headers):
                 return decision
         return self._fallback
+
+
+class Policy(Protocol):
+    """What is said to one source: of a `SourcePolicy`, or of a forward proxy."""
+
+    @property
+    def connection(self) -> Decision:
+        """Return the answer to a tcp connection."""
+        ...
+
+    @property
+    def constant(self) -> Decision | None:
+        """Return the answer that holds for every request, if there is one."""
+        ...
+
+    @property
+    def denies_all(self) -> bool:
+        """Return whether no request is allowed, whatever it asks for."""
+        ...
+
+    def request(self, method: str, path: str, headers: Headers) -> Decision:
+        """Return the answer to one HTTP request."""
+        ...
+
+
+class Rules(Protocol):
+    """What says to a source what it may: the intentions of a destination, or of all that a gateway leads to."""
+
+    def for_source(self, source: str, default: Action) -> Policy:
+        """Return what holds for a local service of this name."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class UpstreamStanza:
     limits: Limits = DEFAULT_LIMITS
     passive_health: PassiveHealth = DEFAULT_HEALTH
     retries: RetrySettings = DEFAULT_RETRIES
+    forward_proxy: bool = False  # its listener is one for the app, and the service a terminating gateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Registration:
     retries: RetrySettings = DEFAULT_RETRIES  # of upstreams that say nothing themselves
     gateway_addresses: tuple[str, ...] = ()  # that a gateway listens on
     strict_dns: bool = False  # of a terminating gateway: see `host_names`
+    forward_proxy: bool = False  # the same: see `forward_proxy`
 
 
 def parse_registration(answer: Mapping[str, Any]) -> Registration:
@@ -102,6 +104,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
         retries=retries,
         gateway_addresses=_gateway_addresses(config, bind_address, mapping(answer.get("TaggedAddresses"))),
         problems=(*problems, *unmet(proxy_id, proxy)),
+        forward_proxy=config.flag("forward_proxy"),
         strict_dns=config.text("envoy_dns_discovery_type").upper() == "STRICT_DNS",
     )
 
@@ -134,6 +137,8 @@ def _unsupported(row: Mapping[str, Any]) -> tuple[str, str] | None:
         return f"destination type {row.get('DestinationType')} is not supported", "name a service"
     if row.get("DestinationPeer"):
         return "cluster peering is not supported", "name a service of this cluster"
+    if row.get("Datacenter") and Opaque(row.get("Config")).flag("forward_proxy"):
+        return "a forward proxy of another datacenter is not supported", "name the gateway of this one"
     if row.get("LocalBindSocketPath"):
         return "a unix socket as upstream listener is not supported", "set LocalBindPort"
     if not row.get("DestinationName"):
@@ -155,4 +160,5 @@ def _stanza(row: Mapping[str, Any], retries: RetrySettings) -> UpstreamStanza:
         limits=parse_limits(config),
         passive_health=parse_passive_health(config),
         retries=parse_retry_settings(config, retries),
+        forward_proxy=config.flag("forward_proxy"),
     )

@@ -35,7 +35,7 @@ from policies.instances import Instance, parse_instances, steadied
 from policies.intentions import Action, Intentions, parse_intentions
 from policies.mesh import Mesh, parse_mesh
 from policies.outside import Defaults, OutsideResolver, parse_proxy_defaults, parse_resolver, parse_service_defaults
-from policies.proxies import Registration, parse_registration
+from policies.proxies import Registration, UpstreamStanza, parse_registration
 from policies.server_certificates import NO_MATERIAL, CertificateUpdate, ClientCaUpdate, EdgeMaterial
 from policies.watches import (
     ROUTE_KINDS,
@@ -283,7 +283,7 @@ def _take(snapshot: Snapshot, understood: Understood) -> Snapshot:
         snapshot = replace(snapshot, heard={**snapshot.heard, watch: answer})
         match watch:
             case ChainWatch():
-                snapshot = _with_targets(snapshot, _targets(before, snapshot), _targets(answer, snapshot))
+                snapshot = _with_targets(snapshot, _targets(watch, before, snapshot), _targets(watch, answer, snapshot))
             case ApiGatewayWatch() | RoutesWatch():
                 snapshot = _with_upstreams(replace(snapshot, bindings=_bindings(snapshot)))
             case RegistrationWatch() | IngressWatch() | GatewayServicesWatch() | TerminatingWatch():
@@ -298,15 +298,15 @@ def _with_problems(snapshot: Snapshot, watch: Watch, problems: tuple[Problem, ..
     return replace(snapshot, problems={**others, watch: problems} if problems else others)
 
 
-def _targets(chain: Answer | None, snapshot: Snapshot) -> frozenset[EndpointsWatch]:
+def _targets(watch: ChainWatch, chain: Answer | None, snapshot: Snapshot) -> frozenset[EndpointsWatch | OutsideWatch]:
     """Return the health queries that a chain needs."""
     targets = chain.targets.values() if isinstance(chain, Chain) else ()
     registration = snapshot.registration
     datacenter = registration.datacenter if registration is not None else ""
-    return frozenset(endpoint_watch(target, datacenter) for target in targets)
+    return frozenset(endpoint_watch(watch, target, datacenter) for target in targets)
 
 
-def _with_targets(snapshot: Snapshot, before: frozenset[EndpointsWatch], now: frozenset[EndpointsWatch]) -> Snapshot:
+def _with_targets(snapshot: Snapshot, before: AbstractSet[Watch], now: AbstractSet[Watch]) -> Snapshot:
     """Let one chain ask for these instances instead of those."""
     if before == now:
         return snapshot
@@ -338,7 +338,7 @@ def _with_upstreams(snapshot: Snapshot) -> Snapshot:
     upstreams = _chain_watches(snapshot)
     asked: dict[Watch, int] = dict.fromkeys((*_of_role(snapshot), *upstreams.values(), *_of_links(snapshot)), 1)
     for chain_watch in upstreams.values():
-        for watch in _targets(snapshot.heard.get(chain_watch), snapshot):
+        for watch in _targets(chain_watch, snapshot.heard.get(chain_watch), snapshot):
             asked[watch] = asked.get(watch, 0) + 1
     gone = set(snapshot.heard).union(snapshot.problems).difference(asked, _of_everybody(snapshot))
     return _forgetting(replace(snapshot, upstreams=upstreams, asked=asked), gone)
@@ -481,13 +481,15 @@ def _chain_watches(snapshot: Snapshot) -> dict[str, ChainWatch]:
     registration = snapshot.registration
     if registration is None:
         return {}
-    stanzas = {
-        stanza.key: ChainWatch(
-            stanza.key, stanza.service, stanza.datacenter, stanza.protocol, stanza.connect_timeout_ms
-        )
-        for stanza in registration.upstreams
-    }
+    stanzas = {stanza.key: _chain_watch(stanza) for stanza in registration.upstreams}
     return {**stanzas, **{name: ChainWatch(name, name) for name in sorted(_exposed_names(snapshot))}}
+
+
+def _chain_watch(stanza: UpstreamStanza) -> ChainWatch:
+    protocol = "http" if stanza.forward_proxy else stanza.protocol
+    return ChainWatch(
+        stanza.key, stanza.service, stanza.datacenter, protocol, stanza.connect_timeout_ms, stanza.forward_proxy
+    )
 
 
 def _exposed_names(snapshot: Snapshot) -> set[str]:
@@ -498,8 +500,10 @@ def _exposed_names(snapshot: Snapshot) -> set[str]:
     return passed_on | {service.name for listener in snapshot.ingress.listeners for service in exposed(listener, rows)}
 
 
-def endpoint_watch(target: Target, local_datacenter: str) -> EndpointsWatch:
-    """Return the health query that a target needs. Subsets of one service share one."""
+def endpoint_watch(watch: ChainWatch, target: Target, local_datacenter: str) -> EndpointsWatch | OutsideWatch:
+    """Return the health query that a target of a chain needs. Subsets of one service share one."""
+    if watch.forward_proxy:
+        return OutsideWatch(target.service)
     local = not local_datacenter or target.datacenter in {"", local_datacenter}
     return EndpointsWatch(target.service, "" if local else target.datacenter)
 

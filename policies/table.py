@@ -11,7 +11,7 @@ from policies.edge import NO_EDGE, EdgeSettings
 from policies.edge_tls import Hsts, ListenerTls, RedirectToTls
 from policies.egress import Origination
 from policies.identity import SpiffeId
-from policies.intentions import Action, Intentions
+from policies.intentions import Action, Intentions, Rules
 from policies.limits import DEFAULT_LIMITS, Limits
 from policies.outliers import DEFAULT_HEALTH, PassiveHealth
 from policies.passthrough import PassthroughListener
@@ -30,6 +30,7 @@ class Cluster:
 
     Outside of the mesh `spiffe_id` is None, `sni` empty, and `origination` says how TLS is spoken; None is plaintext.
     There `strict_dns` makes an endpoint of each address of a host name; else a name is one, by whichever answers.
+    `raw` says that what is spoken is not known: an endpoint may speak first.
     `chooser` is the built `balancer` of the endpoints, None without endpoints: a maglev table or a ring takes too long
     to be built when the first request asks for it.
     """
@@ -48,6 +49,7 @@ class Cluster:
     passive_health: PassiveHealth = DEFAULT_HEALTH
     origination: Origination | None = None
     strict_dns: bool = False
+    raw: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +109,15 @@ class Outbound:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamListener:
-    """A loopback listener for one upstream. `upstream` is the key into `Table.outbounds`."""
+    """A loopback listener for one upstream. `upstream` is the key into `Table.outbounds`.
+
+    With `forward_proxy` it is an HTTP proxy for the app, and the upstream the terminating gateway that is one in turn.
+    """
 
     upstream: str
     address: str
     port: int
+    forward_proxy: bool = False
 
 
 class Guarded(Protocol):
@@ -123,7 +129,7 @@ class Guarded(Protocol):
         ...
 
     @property
-    def intentions(self) -> Intentions:
+    def intentions(self) -> Rules:
         """Return the intentions in force."""
         ...
 
@@ -186,12 +192,33 @@ class IngressListener:
     redirect: RedirectToTls | None = None  # of everything
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class HostPort:
+    """A host, as `normal_host` makes it, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return `host:port`."""
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardedHost:
+    """A host of a linked service: `clear` for HTTP that is forwarded, `raw` for the bytes of a tunnel."""
+
+    host: HostPort
+    clear: Cluster
+    raw: Cluster
+
+
 @dataclass(frozen=True, slots=True)
 class FilterChain:
     """A service outside, or a subset of it, as the terminating gateway stands in for it.
 
     Callers name it by `sni`, and its own leaf (`spiffe_id`) answers them. The intentions are those of this service.
-    `made_from` is what it was compiled from.
+    `hosts` are its own as far as a forward proxy may be asked for them. `made_from` is what it was compiled from.
     """
 
     sni: str  # lower case
@@ -207,16 +234,22 @@ class FilterChain:
     idle_timeout: float | None = 300.0
     normalization: PathNormalization = field(default_factory=PathNormalization)
     sanitize_xfcc: bool = False
+    hosts: tuple[ForwardedHost, ...] = ()
     made_from: object = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """The mTLS listener of a terminating gateway: filter chains by SNI (lower case)."""
+    """The mTLS listener of a terminating gateway: filter chains by SNI (lower case).
+
+    Under `proxy_sni`, its own name, it is a forward proxy; "" where it is none. `hosts` tells whose a host is, by SNI.
+    """
 
     bind_address: str
     bind_port: int
     chains: Mapping[str, FilterChain] = field(default_factory=dict)
+    proxy_sni: str = ""
+    hosts: Mapping[HostPort, tuple[str, ForwardedHost]] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

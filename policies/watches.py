@@ -38,13 +38,17 @@ class MeshWatch:
 
 @dataclass(frozen=True, slots=True)
 class ChainWatch:
-    """`GET|POST /v1/discovery-chain/:service` with this upstream's overrides."""
+    """`GET|POST /v1/discovery-chain/:service` with this upstream's overrides.
+
+    `forward_proxy`: the service is a terminating gateway, whose own instances are meant (`OutsideWatch`).
+    """
 
     upstream: str  # the key of the upstream
     service: str
     datacenter: str = ""
     protocol: str = ""
     connect_timeout_ms: int = 0
+    forward_proxy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class TerminatingWatch:
 
 @dataclass(frozen=True, slots=True)
 class OutsideWatch:
-    """`GET /v1/health/service/:service`, unfiltered: the instances of a service outside the mesh."""
+    """`GET /v1/health/service/:service`, unfiltered: the instances of a service outside the mesh, or of a gateway."""
 
     service: str
 
@@ -151,7 +155,7 @@ def name_of(watch: Watch) -> str:
         case RoutesWatch(kind, gateway):
             return f"entries of kind {kind} for {gateway}"
         case OutsideWatch(service):
-            return f"instances of {service} outside"
+            return f"instances of {service} by name"
         case _:
             return _name_of_entry(watch)
 

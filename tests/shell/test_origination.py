@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,29 +14,17 @@ from dataplane.clock import NEVER, Clock
 from dataplane.dialling import Dialler
 from dataplane.live import Live
 from dataplane.metrics import Metrics
-from dataplane.names import Resolved
 from dataplane.pool import Route
 from dataplane.pools import Pools
 from harness.certificates import Authority
+from harness.dns import Names
 from harness.outside import Seen, server_context, write_leaf, write_root
 from harness.wire import App, serving
 from policies.balance import Endpoint, LoadBalancer, build
 from policies.egress import Origination
-from policies.errors import ConnectFailed, ConnectTimedOut, NameNotResolved
+from policies.errors import ConnectFailed, ConnectTimedOut
 from policies.host_names import dialled
 from policies.table import Cluster
-
-
-@dataclass(slots=True)
-class Dns:
-    """A look-up that answers by a table."""
-
-    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-    async def __call__(self, name: str) -> Resolved:
-        if name not in self.names:
-            raise NameNotResolved(name, "Domain name not found")
-        return Resolved(self.names[name], 1.0)
 
 
 class Taker(asyncio.Protocol):
@@ -57,12 +45,12 @@ def authority() -> Authority:
 
 
 @pytest.fixture
-async def dns() -> Dns:
-    return Dns()
+async def dns() -> Names:
+    return Names()
 
 
 @pytest.fixture
-async def pools(dns: Dns) -> AsyncIterator[Pools]:
+async def pools(dns: Names) -> AsyncIterator[Pools]:
     clock = Clock(asyncio.get_running_loop())
     clock.start()
     made = Pools(Live(), clock, Metrics(), dns)
@@ -116,7 +104,7 @@ async def test_another_ca_and_another_name_are_refused(pools: Pools, tmp_path: P
 
 
 async def test_without_sni_no_name_is_checked_and_none_sent_unless_the_endpoint_has_one(
-    pools: Pools, dns: Dns, tmp_path: Path, authority: Authority
+    pools: Pools, dns: Names, tmp_path: Path, authority: Authority
 ) -> None:
     files = write_leaf(tmp_path, authority, "server", dns=("whoever.example.com",))
     origination = Origination(write_root(tmp_path, authority))
@@ -174,7 +162,7 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_of_the_addresses_of_a_name_the_first_that_answers_is_taken(pools: Pools, dns: Dns) -> None:
+async def test_of_the_addresses_of_a_name_the_first_that_answers_is_taken(pools: Pools, dns: Names) -> None:
     """Nobody listens at ::1 there, and 127.0.0.3 is not asked when 127.0.0.2 has answered."""
     dns.names["api.example.com"] = ("::1", "127.0.0.2", "127.0.0.3")
     pools._dialler.names.follow({"api.example.com"})
@@ -183,7 +171,7 @@ async def test_of_the_addresses_of_a_name_the_first_that_answers_is_taken(pools:
         assert (await dial(pools, route(app.port, None, "api.example.com"))).address == "127.0.0.2"
 
 
-async def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(pools: Pools, dns: Dns) -> None:
+async def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(pools: Pools, dns: Names) -> None:
     dns.names["api.example.com"] = ("127.0.0.2", "127.0.0.1")
     pools._dialler.names.follow({"api.example.com"})
     await until(lambda: pools.settled)
@@ -225,26 +213,34 @@ def cluster(*endpoints: Endpoint, strict: bool = False) -> Cluster:
     )
 
 
-async def test_a_name_without_an_address_is_an_empty_cluster_until_it_has_one(pools: Pools, dns: Dns) -> None:
-    named = cluster(Endpoint("n/1", "api.example.com", 80))
-    pools.keep_only([named])
-    assert pools.of_cluster(named).empty
-    assert not pools.settled
-    await until(lambda: pools.settled)
-    assert pools.of_cluster(named).empty
-    assert pools.problems[0].where == "host name api.example.com"
-    dns.names["api.example.com"] = ("127.0.0.1",)
-    await until(lambda: not pools.of_cluster(named).empty)
-    assert pools.of_cluster(named).choose().route == Route("api.example.com", 80, host="api.example.com")
-    assert pools.problems == ()
+@pytest.mark.parametrize("strict", [False, True])
+async def test_a_name_without_an_address_fails_when_it_is_dialled_and_is_nobodys_failure(
+    pools: Pools, dns: Names, *, strict: bool
+) -> None:
+    async with App().running() as app:
+        named = cluster(Endpoint("n/1", "api.example.com", app.port), strict=strict)
+        pools.keep_only([named])
+        assert not pools.settled
+        await until(lambda: pools.settled)
+        held = pools.of_cluster(named)
+        with pytest.raises(ConnectFailed, match="api.example.com: no address is known"):
+            await held.choose().dial(2.0)
+        assert not held.choose().troubled
+        assert pools.problems[0].where == "host name api.example.com"
+        dns.names["api.example.com"] = ("127.0.0.1",)
+        await until(lambda: pools.problems == ())
+        pool = held.choose()
+        assert pool.route.host == "api.example.com"
+        pool.spent(await pool.dial(2.0))
+        await until(lambda: pool.connections == 0)
 
 
-async def test_warm_connections_to_an_address_that_left_dns_are_not_used_again(pools: Pools, dns: Dns) -> None:
+async def test_warm_connections_to_an_address_that_left_dns_are_not_used_again(pools: Pools, dns: Names) -> None:
     dns.names["api.example.com"] = ("127.0.0.1",)
     async with App().running() as app:
         named = cluster(Endpoint("n/1", "api.example.com", app.port))
         pools.keep_only([named])
-        await until(lambda: not pools.of_cluster(named).empty)
+        await until(lambda: pools.settled)
         pool = pools.of_cluster(named).choose()
         idle, busy = await pool.dial(2.0), await pool.dial(2.0)
         pool.release(idle)
@@ -257,11 +253,11 @@ async def test_warm_connections_to_an_address_that_left_dns_are_not_used_again(p
         await until(lambda: pool.connections == 0)
 
 
-async def test_with_strict_dns_every_address_has_its_turn_and_leaves_with_dns(pools: Pools, dns: Dns) -> None:
+async def test_with_strict_dns_every_address_has_its_turn_and_leaves_with_dns(pools: Pools, dns: Names) -> None:
     dns.names["api.example.com"] = ("127.0.0.1", "127.0.0.2")
     named = cluster(Endpoint("n/1", "api.example.com", 80), Endpoint("n/2", "10.9.9.9", 80), strict=True)
     pools.keep_only([named])
-    await until(lambda: not pools.of_cluster(named).empty)
+    await until(lambda: pools.settled)
     chosen = {pools.of_cluster(named).choose().route for _ in range(4)}
     assert {(one.address, one.host) for one in chosen} == {
         ("127.0.0.1", "api.example.com"),
@@ -274,7 +270,7 @@ async def test_with_strict_dns_every_address_has_its_turn_and_leaves_with_dns(po
     assert pools.of_cluster(named).choose().route.address == "127.0.0.2"
 
 
-async def test_a_dialler_without_a_leaf_reaches_the_outside(dns: Dns) -> None:
+async def test_a_dialler_without_a_leaf_reaches_the_outside(dns: Names) -> None:
     """The outside does not ask who in the mesh we are."""
     clock = Clock(asyncio.get_running_loop())
     async with App().running() as app:

@@ -72,7 +72,7 @@ def test_a_connection_cut_for_a_certificate_that_ended_is_nobodys_failure(
     connection = Upstream(cluster.pools[0])
     connection.connection_made(Silent())
     connection.expires = clock.now + 10.0
-    connection.ask(cast("Downstream", caller), b"", head_request=False)
+    connection.ask(cast("Downstream", caller), b"GET", "GET")
     clock.now += seconds
     connection.expire()
     connection.connection_lost(None)

@@ -36,8 +36,13 @@ def addresses(name: str) -> tuple[str, ...]:
     return {"one.example.com": ("192.0.2.1", "2001:db8::1")}.get(name, ())
 
 
-def test_a_name_is_one_endpoint_once_it_has_an_address() -> None:
+def test_a_name_is_one_endpoint_and_one_without_an_address_gives_way_to_others() -> None:
     assert resolved((IP, *NAMED), addresses, strict=False) == (IP, NAMED[0])
+
+
+def test_names_without_any_address_stay_to_fail_when_they_are_dialled() -> None:
+    for strict in (False, True):
+        assert resolved(NAMED, lambda _: (), strict=strict) == NAMED
 
 
 def test_with_strict_dns_each_address_is_an_endpoint_with_the_weight_of_its_instance() -> None:
