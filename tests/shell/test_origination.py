@@ -16,14 +16,18 @@ from dataplane.live import Live
 from dataplane.metrics import Metrics
 from dataplane.pool import Route
 from dataplane.pools import Pools
-from harness.certificates import Authority
+from harness.certificates import TRUST_DOMAIN, Authority, client_context
 from harness.dns import Names
+from harness.halves import half
+from harness.meshes import intention, link, outside, terminating
 from harness.outside import Seen, server_context, write_leaf, write_root
-from harness.wire import App, serving
+from harness.wire import App, Wire, serving
+from lictor.up.ports import free_ports
 from policies.balance import Endpoint, LoadBalancer, build
 from policies.egress import Origination
 from policies.errors import ConnectFailed, ConnectTimedOut
 from policies.host_names import dialled
+from policies.snapshot import OutsideWatch
 from policies.table import Cluster
 
 
@@ -277,3 +281,27 @@ async def test_a_dialler_without_a_leaf_reaches_the_outside(dns: Names) -> None:
         taker = Taker()
         await Dialler(Live(), clock, dns).connect(route(app.port, None), 2.0, lambda *_: taker)
         assert taker.address == "127.0.0.1"
+
+
+async def test_each_endpoint_is_told_its_own_name_as_host(authority: Authority) -> None:
+    """Of several names one is chosen before the request is written; a dead one is not replaced by another's."""
+    dns = Names({"one.example.com": ("127.0.0.1",), "two.example.com": ("127.0.0.1",)})
+    config = {"envoy_dns_discovery_type": "STRICT_DNS"}
+    (dead,) = free_ports(1)
+    async with App().running() as one, App().running() as two:
+        member = terminating("egress", authority, [{"Name": "ext"}], config=config)
+        link(member, "ext", intentions=[intention("web", "ext", "allow")])
+        rows = [(one.port, "one"), (two.port, "two"), (dead, "two")]
+        member.hear(
+            OutsideWatch("ext"),
+            [outside("ext", port, n, Address=f"{name}.example.com") for n, (port, name) in enumerate(rows)],
+        )
+        async with half(member, dns) as gate:
+            await until(lambda: gate.dataplane.settled)
+            name = f"ext.default.dc1.internal.{TRUST_DOMAIN}"
+            async with await Wire.open(gate.port("egress"), client_context(authority, "web"), name) as wire:
+                for _ in range(6):
+                    assert (await wire.ask(b"GET / HTTP/1.1\r\nHost: ext\r\n\r\n")).status == 200
+        assert {asked.get("host") for asked in one.requests} == {"one.example.com"}
+        assert {asked.get("host") for asked in two.requests} == {"two.example.com"}
+        assert len(one.requests) + len(two.requests) == 6

@@ -1,0 +1,56 @@
+"""Heads of requests to a forward proxy: what is asked for, told twice and the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from dataplane.heads import BadHead
+from dataplane.proxied_heads import parse_proxied
+
+
+def raw(text: str) -> bytes:
+    return text.replace("\n", "\r\n").encode() + b"\r\n\r\n"
+
+
+def test_a_tunnel_is_asked_for_by_host_and_port() -> None:
+    head = parse_proxied(raw("CONNECT api.example.com:443 HTTP/1.1\nHost: API.example.com:443\nX-A: 1"))
+    assert (head.method, head.target, head.host) == ("CONNECT", b"api.example.com:443", b"api.example.com:443")
+    assert head.get_all("x-a") == ["1"]
+    assert head.render().startswith(b"CONNECT api.example.com:443 HTTP/1.1\r\nHost: API")
+
+
+def test_the_absolute_form_is_a_path_and_a_host() -> None:
+    head = parse_proxied(raw("GET HTTP://api.example.com:8080/a?b HTTP/1.1\nHost: api.example.com:8080\t"))
+    assert (head.method, head.target, head.host) == ("GET", b"/a?b", b"api.example.com:8080")
+    head = parse_proxied(raw("GET http://api.example.com HTTP/1.1\nHost: api.example.com"))
+    assert (head.target, head.host) == (b"/", b"api.example.com")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("GET / HTTP/1.1\nHost: a", "not_proxied"),
+        ("GET https://a/ HTTP/1.1\nHost: a", "https_without_connect"),
+        ("GET ftp://a/ HTTP/1.1\nHost: a", "bad_target"),
+        ("GET http://a/ HTTP/1.1\nHost: b", "host_is_not_the_target"),
+        ("GET http://a:80/ HTTP/1.1\nHost: a", "host_is_not_the_target"),
+        ("GET http://u@a/ HTTP/1.1\nHost: a", "bad_target"),
+        ("CONNECT a:1 HTTP/1.1\nHost: b:1", "host_is_not_the_target"),
+        ("CONNECT a:1 HTTP/1.1\nX-Host: a:1\nHost: b:1", "host_is_not_the_target"),
+        ("CONNECT a:1  HTTP/1.1\nHost: a:1", "bad_request_line"),
+        ("CONNECT a:1 HTTP/1.1 x\nHost: a:1", "bad_request_line"),
+        ("CONNECT a:1 HTTP/2.0\nHost: a:1", "http_version"),
+        ("CONNECT a:1 HTTP/1.1\nHost: a:1\nHost: a:1", "two_hosts"),
+        ("CONNECT a:1 HTTP/1.1\nHost: a:1\nContent-Length: 1", "connect_with_body"),
+        ("CONNECT a:1 HTTP/1.1\nHost: a:1\nTransfer-Encoding: chunked", "connect_with_body"),
+        ("CONNECT a:1 HTTP/1.1\nHost: a:1\nExpect: 100-continue", "connect_with_body"),
+        ("CONNECT a:1 HTTP/1.1\nHost: a:1\nConnection: upgrade\nUpgrade: websocket", "connect_with_body"),
+        ("CONNECT a:1 HTTP/1.1\nHost: a:1\nA b: c", "malformed"),
+        ("connect a:1 HTTP/1.1\nHost: a:1", "malformed"),
+        ("\nCONNECT a:1 HTTP/1.1\nHost: a:1", "bad_request_line"),
+    ],
+)
+def test_everything_else_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(BadHead) as caught:
+        parse_proxied(raw(text))
+    assert caught.value.reason == reason
