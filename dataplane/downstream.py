@@ -96,13 +96,11 @@ class Downstream(asyncio.Protocol):
         self._close_after = False
         self._forward: Forward | None = None
         self._head: RequestHead | None = None
-        self._input_paused = False
+        self._input_paused = self._writing_paused = False
         self._plans = plans if plans is not None else Plans()
         self._request = b""  # as it was sent over a warm connection, if it may be sent again
-        self._started = 0.0
-        self._status = 0
+        self._started, self._status = 0.0, 0
         self._upstream: Upstream | None = None
-        self._writing_paused = False
         self.caller_lines = b""  # what a gateway tells of the caller's certificate
         self.client_address = ""
         self.deadline = clock.now + self.keeper.protection.idle_timeout

@@ -33,7 +33,7 @@ from policies.table import FilterChain
 if TYPE_CHECKING:
     from dataplane.clock import Clock
     from dataplane.listener import Connection, Keeper
-    from dataplane.live import Live
+    from dataplane.live import Generation, Live
     from dataplane.metrics import Metrics
     from dataplane.pools import Pools
     from dataplane.tcp import Relay
