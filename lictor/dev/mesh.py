@@ -33,7 +33,7 @@ _READER = (
     'service_prefix "" { policy = "read" }\nnode_prefix "" { policy = "read" }\nagent_prefix "" { policy = "read" }\n'
 )
 SIDECAR_RULES = 'service "NAME" { policy = "write" }\nservice "NAME-sidecar-proxy" { policy = "write" }\n' + _READER
-GATEWAY_RULES = 'service "NAME" { policy = "write" }\n' + _READER
+GATEWAY_RULES = 'service "NAME" { policy = "write" }\nmesh = "read"\n' + _READER
 OPERATOR_RULES = (
     'operator = "write"\nmesh = "write"\nservice_prefix "" {\n  policy = "write"\n  intentions = "write"\n}\n'
     'node_prefix "" { policy = "read" }\nagent_prefix "" { policy = "read" }\n'

@@ -21,6 +21,7 @@ from policies.durations import parse_duration, parse_nanoseconds
 from policies.entries import KINDS, DecodeError, Entries, decode_entry, entry_name, normalise_entry
 from policies.errors import EntryError
 
+MESH_KINDS = frozenset({"http-route", "tcp-route", "inline-certificate", "file-system-certificate"})  # of no service
 GLOBAL_KINDS = {"mesh": "mesh", "proxy-defaults": "global"}
 SERVICE_KINDS = frozenset(CHAIN_KINDS)
 GATEWAY_MODES = ("", "none", "local", "remote")
@@ -259,14 +260,21 @@ def _cas(request: web.Request) -> int | None:
 def _reader(authorizer: Authorizer, kind: str) -> Any:
     if kind in {*GLOBAL_KINDS, "jwt-provider"}:
         return lambda _: True
-    resource = "intention" if kind == "service-intentions" else "service"
-    return lambda name: authorizer.allows(resource, "read", name)
+    resource, named = _resource(kind)
+    return lambda name: authorizer.allows(resource, "read", name if named else "")
+
+
+def _resource(kind: str) -> tuple[str, bool]:
+    """Return what a token must be allowed to read, and whether by the entry's name."""
+    if kind in MESH_KINDS:
+        return "mesh", False
+    return ("intention" if kind == "service-intentions" else "service"), True
 
 
 def _demand_read(authorizer: Authorizer, kind: str, name: str) -> None:
     if not _reader(authorizer, kind)(name):
-        resource = "intention" if kind == "service-intentions" else "service"
-        authorizer.demand(resource, "read", name)
+        resource, named = _resource(kind)
+        authorizer.demand(resource, "read", name if named else "")
 
 
 def _demand_write(authorizer: Authorizer, kind: str, name: str) -> None:
