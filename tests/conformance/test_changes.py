@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+import urllib.error
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from harness.load import load
 from harness.servers import REPOSITORY, eventually
 from harness.wire import Wire
 from harness.world import World
+from lictor.up.ports import free_ports
 
 API = b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n"
 WEB = b"GET / HTTP/1.1\r\nHost: web.example.com\r\n\r\n"
@@ -173,3 +177,82 @@ async def test_the_chain_of_calls_goes_through_two_pairs(mesh: World) -> None:
         answer = await wire.ask(WEB)
     assert answer.status == 200
     assert answer.body.startswith(b"web v1 -> api: api v")
+
+
+# --- an api-gateway, whose routes come and go -------------------------------------------------------------------------
+
+API_GATEWAY = """
+Kind = "api-gateway"
+Name = "edge"
+Listeners = [
+  {{ Name = "http", Port = {http}, Protocol = "http", Hostname = "*.example.com" }},
+  {{ Name = "tcp", Port = {tcp}, Protocol = "tcp" }},
+]
+"""
+HTTP_ROUTE = """
+Kind = "http-route"
+Name = "shop"
+Hostnames = ["web.example.com"]
+Parents = [{{ Kind = "api-gateway", Name = "edge", SectionName = "http" }}]
+Rules = [
+  {{
+    Matches = [{{ Path = {{ Match = "prefix", Value = "/only" }} }}]
+    ResponseFilters = {{ Headers = [{{ Set = {{ "x-route" = "{told}" }} }}] }}
+    Services = [{{ Name = "{service}" }}]
+  }},
+]
+"""
+TCP_ROUTE = """
+Kind = "tcp-route"
+Name = "data"
+Parents = [{ Kind = "api-gateway", Name = "edge" }]
+Services = [{ Name = "db" }]
+"""
+
+
+async def test_an_api_gateway_follows_its_routes_with_a_token_of_its_own(mesh: World, tmp_path: Path) -> None:
+    http, tcp, registered = free_ports(3)
+    ask = b"GET /only/x HTTP/1.1\r\nHost: web.example.com\r\n\r\n"
+
+    async def write(text: str) -> None:
+        file = tmp_path / "entry.hcl"
+        file.write_text(text)
+        await command(mesh, "config", "write", str(file))
+
+    async def is_open(port: int) -> bool:
+        try:
+            async with await Wire.open(port):
+                return True
+        except ConnectionError:
+            return False
+
+    async def follows(wire: Wire, told: str) -> bool:
+        answer = await wire.ask(ask)
+        return (answer.status, answer.get("x-route")) == (200, told)
+
+    await write(API_GATEWAY.format(http=http, tcp=tcp))
+    await write(HTTP_ROUTE.format(told="one", service="web"))
+    settings = {"kind": "api", "service": "edge", "id": "edge-api", "address": f"127.0.0.1:{registered}"}
+    gateway = await asyncio.to_thread(mesh.start_proxy, "edge-api", "gateway", {"gateway": settings}, "edge")
+    await asyncio.to_thread(gateway.wait_ready)
+    found = await asyncio.to_thread(mesh.consul.api, "agent/service/edge-api")
+    assert (found["Kind"], found["Service"], found["Port"]) == ("api-gateway", "edge", registered)
+    assert [one for one in await asyncio.to_thread(mesh.consul.api, "agent/checks") if "edge-api" in one] == []
+    async with await Wire.open(http) as kept:
+        assert await follows(kept, "one")
+        assert not await is_open(tcp)  # no route is bound to it
+        await write(TCP_ROUTE)
+        await write(HTTP_ROUTE.format(told="two", service="api"))
+        await eventually(lambda: follows(kept, "two"), 5)
+        await eventually(lambda: is_open(tcp), 5)
+        await write(HTTP_ROUTE.format(told="three", service="web"))
+        await eventually(lambda: follows(kept, "three"), 5)
+    await command(mesh, "config", "delete", "-kind", "http-route", "-name", "shop")
+
+    async def is_closed() -> bool:
+        return not await is_open(http)
+
+    await eventually(is_closed, 5)
+    assert await asyncio.to_thread(gateway.program.stop) == 0
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        await asyncio.to_thread(mesh.consul.api, "agent/service/edge-api")
