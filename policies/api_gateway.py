@@ -129,9 +129,6 @@ class Bindings:
         return frozenset[str]().union(*(port.services() for port in self.ports))
 
 
-NO_BINDINGS = Bindings()
-
-
 def bind(gateway: ApiGateway, http_routes: Iterable[HttpRoute], tcp_routes: Iterable[TcpRoute]) -> Bindings:
     """Return what is bound to what. Routes come oldest first, as they are parsed."""
     http_routes, tcp_routes = tuple(http_routes), tuple(tcp_routes)

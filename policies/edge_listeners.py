@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from policies.api_listeners import compile_bindings
 from policies.chain import HTTP_PROTOCOLS
 from policies.edge_words import with_edge_words
 from policies.errors import Problem
@@ -116,6 +115,10 @@ def _api(
     problems: list[Problem],
 ) -> tuple[IngressListener, ...]:
     """Return the listeners of an api-gateway and add the outbounds of their hosts."""
+    if snapshot.bindings is None:
+        return ()
+    from policies.api_listeners import compile_bindings  # noqa: PLC0415 - only an api-gateway pays for it
+
     names = snapshot.bindings.services()
     unheard = frozenset(name for name in names.difference(outbounds) if _is_unheard(snapshot, snapshot.upstreams[name]))
     hosts, listeners, met = compile_bindings(

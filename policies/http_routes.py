@@ -85,6 +85,16 @@ class TcpRoute:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
+def parse_routes(
+    kind: str, rows: Iterable[object], gateway: str, before: object = None
+) -> tuple[tuple[HttpRoute, ...] | tuple[TcpRoute, ...], tuple[Problem, ...]]:
+    """Return the routes of a kind that name this gateway as a parent, and what is wrong with them."""
+    if kind == "tcp-route":
+        return parse_tcp_routes(rows, gateway), ()
+    known = before if isinstance(before, tuple) else ()
+    return parse_http_routes(rows, gateway, (route for route in known if isinstance(route, HttpRoute)))
+
+
 def parse_http_routes(
     rows: Iterable[object], gateway: str, before: Iterable[HttpRoute] = ()
 ) -> tuple[tuple[HttpRoute, ...], tuple[Problem, ...]]:

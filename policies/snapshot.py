@@ -15,14 +15,12 @@ import enum
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from policies.api_gateway import NO_BINDINGS, ApiGateway, Bindings, bind, parse_api_gateway
 from policies.chain import Chain, Target, not_understood, parse_chain
 from policies.edge import NO_EDGE, EdgeSettings
 from policies.egress import LinkedService, TerminatingEntry, linked, parse_terminating
 from policies.errors import CatalogError, EntryError, MeshError, Problem
-from policies.http_routes import HttpRoute, TcpRoute, parse_http_routes, parse_tcp_routes
 from policies.identity import Leaf, Roots
 from policies.ingress import (
     GatewayService,
@@ -59,6 +57,10 @@ from policies.watches import (
     name_of,
 )
 from policies.weak import items, mapping, rows
+
+if TYPE_CHECKING:
+    from policies.api_gateway import ApiGateway, Bindings
+    from policies.http_routes import HttpRoute, TcpRoute
 
 
 class Role(enum.Enum):
@@ -100,22 +102,10 @@ class Heard:
 
 # --- the snapshot --------------------------------------------------------------------------------------------------
 
-Answer = (
-    Roots
-    | Registration
-    | Intentions
-    | Action
-    | Mesh
-    | Chain
-    | tuple[Instance, ...]
-    | IngressEntry
-    | tuple[GatewayService, ...]
-    | TerminatingEntry
-    | OutsideResolver
-    | Defaults
-    | ApiGateway
-    | tuple[HttpRoute, ...]
-    | tuple[TcpRoute, ...]
+Answer: TypeAlias = (
+    "Roots | Registration | Intentions | Action | Mesh | Chain "
+    "| tuple[Instance, ...] | IngressEntry | tuple[GatewayService, ...] | TerminatingEntry | OutsideResolver "
+    "| Defaults | ApiGateway | tuple[HttpRoute, ...] | tuple[TcpRoute, ...]"
 )
 
 
@@ -147,7 +137,7 @@ class Snapshot:
     upstreams: Mapping[str, ChainWatch] = field(default_factory=dict)  # by upstream key
     links: Mapping[str, LinkedService] = field(default_factory=dict)  # of a terminating gateway, by name
     leaves: Mapping[str, Leaf] = field(default_factory=dict)  # of linked services, by name
-    bindings: Bindings = NO_BINDINGS  # of an api-gateway
+    bindings: Bindings | None = None  # of an api-gateway that has heard its entry and its routes
     asked: Mapping[Watch, int] = field(default_factory=dict)  # beside the three that every proxy asks; how many times
 
     @property
@@ -321,15 +311,21 @@ def _with_targets(snapshot: Snapshot, before: AbstractSet[Watch], now: AbstractS
     return _forgetting(replace(snapshot, asked=asked), gone)
 
 
-def _bindings(snapshot: Snapshot) -> Bindings:
+def _bindings(snapshot: Snapshot) -> Bindings | None:
     """Return what an api-gateway leads to, as soon as entry and routes have been heard."""
+    from policies.api_gateway import bind  # noqa: PLC0415 - a tenth of a megabyte that only an api-gateway pays
+
     registration = snapshot.registration
     name = registration.service if registration is not None else ""
     gateway = snapshot.heard.get(ApiGatewayWatch(name))
     http_routes, tcp_routes = (snapshot.heard.get(RoutesWatch(kind, name)) for kind in ROUTE_KINDS)
-    if not isinstance(gateway, ApiGateway) or http_routes is None or tcp_routes is None:
-        return NO_BINDINGS
-    bindings = bind(gateway, cast("tuple[HttpRoute, ...]", http_routes), cast("tuple[TcpRoute, ...]", tcp_routes))
+    if gateway is None or http_routes is None or tcp_routes is None:
+        return None
+    bindings = bind(
+        cast("ApiGateway", gateway),
+        cast("tuple[HttpRoute, ...]", http_routes),
+        cast("tuple[TcpRoute, ...]", tcp_routes),
+    )
     return snapshot.bindings if bindings == snapshot.bindings else bindings
 
 
@@ -394,10 +390,10 @@ def _parse(watch: _ParsedWatch, raw: Any, before: Answer | None) -> tuple[Answer
             return chain, not_understood(chain)
         case GatewayServicesWatch():
             return parse_gateway_services(items(raw)), ()
-        case RoutesWatch("tcp-route", gateway):
-            return parse_tcp_routes(items(raw), gateway), ()
-        case RoutesWatch(_, gateway):
-            return parse_http_routes(items(raw), gateway, cast("tuple[HttpRoute, ...]", before or ()))
+        case RoutesWatch(kind, gateway):
+            from policies.http_routes import parse_routes  # noqa: PLC0415 - as in `_bindings`
+
+            return parse_routes(kind, items(raw), gateway, before)
         case _:
             return _parse_entry(watch, raw), ()
 
@@ -409,6 +405,8 @@ def _parse_entry(watch: EntryWatch, raw: Any) -> Answer:
         case IngressWatch():
             return parse_ingress(raw)
         case ApiGatewayWatch():
+            from policies.api_gateway import parse_api_gateway  # noqa: PLC0415 - as in `_bindings`
+
             return parse_api_gateway(raw)
         case TerminatingWatch():
             return parse_terminating(raw)
@@ -493,7 +491,9 @@ def _chain_watch(stanza: UpstreamStanza) -> ChainWatch:
 
 
 def _exposed_names(snapshot: Snapshot) -> set[str]:
-    passed_on = {rule.service for rule in snapshot.edge.passthrough} | snapshot.bindings.services()
+    passed_on = {rule.service for rule in snapshot.edge.passthrough}
+    if snapshot.bindings is not None:
+        return passed_on | snapshot.bindings.services()
     if snapshot.ingress is None:
         return passed_on
     rows = snapshot.gateway_services or ()

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from typing import Any
 
 from harness.certificates import Authority
@@ -178,3 +181,10 @@ def test_modifiers_that_could_break_a_message_are_told(authority: Authority) -> 
     member = upstream(gateway(authority, route(rule("api", Filters=filters))), "api", [1])
     _, problems = compile_table(member.snapshot)
     assert [problem.where for problem in problems] == ["host * on 8080"]
+
+
+def test_who_is_no_api_gateway_does_not_even_load_it() -> None:
+    words = "import policies.compiler, sys; print(sorted(name for name in sys.modules if name.startswith('policies.')))"
+    loaded = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout
+    assert "policies.compiler" in loaded
+    assert not re.search("http_routes|api_gateway|api_listeners", loaded)
