@@ -23,7 +23,18 @@ _DRAWS = 16  # of a balancer without turns, until its choice is no ejected endpo
 class ClusterPools:
     """A cluster in use: its balancer, and a pool for each of its endpoints that has had its turn."""
 
-    __slots__ = ("_balancer", "_counter", "_out", "_pool_of", "_pools", "_schedule", "_turns", "cluster", "outliers")
+    __slots__ = (
+        "_balancer",
+        "_counter",
+        "_out",
+        "_pool_of",
+        "_pools",
+        "_schedule",
+        "_turns",
+        "cluster",
+        "hashes",
+        "outliers",
+    )
 
     def __init__(self, cluster: Cluster, pool_of: Callable[[Cluster, Endpoint], Pool], outliers: Outliers) -> None:
         self.outliers = outliers
@@ -34,16 +45,12 @@ class ClusterPools:
     def follow(self, cluster: Cluster) -> None:
         """Go by these endpoints from now on."""
         self.cluster = cluster
+        self.hashes = cluster.balancer.policy in HASHING  # the hash of a request decides
         self._balancer = cluster.chooser
         self._pools: dict[Endpoint, Pool] = {}
         self._schedule = self._balancer.turns if isinstance(self._balancer, Schedule) else ()
         self._turns: list[Pool | None] = [None] * len(self._schedule)
         self._counter = random.randrange(len(self._turns)) if self._turns else 0
-
-    @property
-    def hashes(self) -> bool:
-        """Return whether the request's hash decides."""
-        return self.cluster.balancer.policy in HASHING
 
     @property
     def empty(self) -> bool:

@@ -17,13 +17,15 @@ MAX_FIELDS = 100
 END = b"\r\n\r\n"
 FORWARDED_PROTO = b"x-forwarded-proto: http\r\n"  # what the app spoke: told by the first proxy on the way
 
+# The first letters alone come before, with and without capitals: most fields are none of these.
 _REQUEST_FIELDS = re.compile(
-    rb"\r\n(?i:(host|connection|keep-alive|proxy-connection|transfer-encoding|content-length|te|upgrade|expect"
-    rb"|x[-_]forwarded[-_]client[-_]cert|client[-_]cert(?:[-_]chain)?"
+    rb"\r\n(?=[CEHKPTUXcehkptux])(?i:(host|connection|keep-alive|proxy-connection|transfer-encoding|content-length"
+    rb"|te|upgrade|expect|x[-_]forwarded[-_]client[-_]cert|client[-_]cert(?:[-_]chain)?"
     rb"|x-forwarded-for|x-forwarded-proto|x-forwarded-host)):[ \t]*([^\r\n]*)"
 )
 _RESPONSE_FIELDS = re.compile(
-    rb"\r\n(?i:(connection|keep-alive|proxy-connection|transfer-encoding|content-length|upgrade)):[ \t]*([^\r\n]*)"
+    rb"\r\n(?=[CKPTUckptu])(?i:(connection|keep-alive|proxy-connection|transfer-encoding|content-length|upgrade))"
+    rb":[ \t]*([^\r\n]*)"
 )
 _ALL_FIELDS = re.compile(rb"([^:\r\n]+):[ \t]*([^\r\n]*)\r\n")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]+)((?:[/?][^#]*)?)")

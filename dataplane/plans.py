@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_HEAD = 1024  # bytes of a head that is worth keeping
 MAX_PLANS = 256
+MAX_ONCE = 1024
 
 # The decider, whether the caller speaks TLS, its address and certificate, the bytes of the head: all that a plan
 # depends on until a swap.
@@ -42,21 +43,28 @@ Each = Callable[["Downstream", Plan], tuple["Forward | Reply", bytes]]
 
 
 class Plans:
-    """The plans of a process."""
+    """The plans of a process. `known` has those of heads that came at least twice."""
 
-    __slots__ = ("known",)
+    __slots__ = ("_once", "known")
 
     def __init__(self) -> None:
         self.known: dict[Key, Plan] = {}
+        self._once: set[int] = set()  # hashes of keys that came once: of heads that never come again no more is kept
 
     def keep(self, key: Key, plan: Plan) -> None:
-        """Keep a plan, if its head is not too long."""
+        """Keep a plan if its head is not too long and was here before."""
         if len(key[-1]) > MAX_HEAD:
             return
-        if len(self.known) >= MAX_PLANS:  # a client that never says the same twice: what is of use comes again
+        hashed = hash(key)
+        if hashed not in self._once:
+            if len(self._once) >= MAX_ONCE:
+                self._once.clear()
+            self._once.add(hashed)
+            return
+        if len(self.known) >= MAX_PLANS:
             self.known.clear()
         self.known[key] = plan
 
     def forget(self) -> None:
-        """Forget everything: another generation is in force."""
+        """Forget every plan: another generation is in force."""
         self.known.clear()

@@ -245,14 +245,15 @@ class Pool:
         self.circuit.active -= 1
 
     def put_back(self, connection: Upstream) -> None:
-        """Keep a connection that no request has."""
-        if self._closed or len(self.idle) >= MAX_IDLE or not connection.usable(self.clock.now):
+        """Keep a connection that no request has. Whether it is still `usable` is seen when one wants it."""
+        if self._closed or len(self.idle) >= MAX_IDLE:
             connection.abort()
             return
         if self.route.raw or (self._addresses is not None and connection.address not in self._addresses):
             connection.abort()
             return
-        connection.deadline = min(self.clock.now + IDLE_SECONDS, connection.expires - EXPIRY_MARGIN)
+        idle_until, last = self.clock.now + IDLE_SECONDS, connection.expires - EXPIRY_MARGIN
+        connection.deadline = idle_until if idle_until < last else last  # noqa: FURB136 - a call more, at every request
         if not self._waiting or not self.wake(connection):
             self.idle.append(connection)
 

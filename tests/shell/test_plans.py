@@ -156,7 +156,7 @@ async def test_what_varies_is_not_remembered(authority: Authority) -> None:
     assert {request.get("x-fixed") for request in app.requests} == {"yes"}
 
 
-async def test_it_is_judged_once(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_judged_twice_and_then_known(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[str] = []
     ask = SourcePolicy.request
 
@@ -170,4 +170,4 @@ async def test_it_is_judged_once(authority: Authority, monkeypatch: pytest.Monke
         for _ in range(2):
             async with await Wire.open(p.port) as wire:
                 assert [(await wire.ask(GET)).status for _ in range(5)] == [200] * 5
-    assert judged == ["/"]
+    assert judged == ["/", "/"]
