@@ -404,9 +404,7 @@ class Downstream(asyncio.Protocol):
 
     def _in(self, seconds: float | None) -> float:
         """Return the deadline that many seconds from now; a certificate's end comes before any."""
-        if seconds is None:
-            return self._expires
-        deadline = self._clock.now + seconds
+        deadline = self._clock.now + seconds if seconds is not None else NEVER
         return deadline if deadline < self._expires else self._expires  # noqa: FURB136 - a call more, at every request
 
     # --- the upstream's calls ---
@@ -587,10 +585,7 @@ class Downstream(asyncio.Protocol):
     def _finish(self, status: int) -> None:
         """The answer is whole."""
         self._counts.answered(status, self._loop.time() - self._started if self._started else 0.0)
-        self._upstream = None
-        self._forward = None
-        self._head = None
-        self._body = None
+        self._upstream = self._forward = self._head = self._body = None
         self._request = b""
         if self._close_after:
             self._close()
