@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ class Load:
     rate: float
     connections: int
     keep: bool = True
+    tls: tuple[ssl.SSLContext, str] | None = None  # with the name that is asked for
     answers: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
@@ -42,7 +44,7 @@ class Load:
                 await asyncio.sleep(max(0.0, due - loop.time()))
                 due += pause
                 try:
-                    wire = wire or await Wire.open(self.port)
+                    wire = wire or await Wire.open(self.port, *(self.tls or ()))
                     answer = await wire.ask(self.request)
                 except (OSError, EOFError, TimeoutError, h11.RemoteProtocolError) as error:
                     self.failures.append(repr(error))
@@ -72,6 +74,7 @@ async def load(
     path: str = "/",
     method: str = "GET",
     keep: bool = True,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Load]:
     """Send requests at a rate (a second) over some connections until the end of the block; none may end before.
 
@@ -79,7 +82,7 @@ async def load(
     """
     body = f"Content-Length: {len(BODY)}\r\n\r\n{BODY}" if method == "POST" else "\r\n"
     request = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{body}".encode()
-    running = Load(port, request, rate, connections, keep)
+    running = Load(port, request, rate, connections, keep, (tls, host) if tls is not None else None)
     tasks = [asyncio.create_task(running.keep_asking(number / rate)) for number in range(connections)]
     try:
         yield running
