@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 
 from harness.routing import Request
@@ -70,10 +71,12 @@ class Apps:
 
         return App(answer)
 
-    async def ask(self, port: int, request: Request, number: str) -> Outcome:
-        """Send one request, on a connection of its own."""
+    async def ask(
+        self, port: int, request: Request, number: str, tls: tuple[ssl.SSLContext | None, str] = (None, "")
+    ) -> Outcome:
+        """Send one request, on a connection of its own. `tls` is a context and an SNI."""
         try:
-            async with await Wire.open(port) as wire:
+            async with await Wire.open(port, *tls) as wire:
                 answer = await wire.ask(request.lines(f"x-id: {number}"), request.method)
         except ConnectionError:
             return NOBODY
