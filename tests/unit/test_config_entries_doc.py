@@ -24,6 +24,7 @@ KINDS = (
     "mesh",
     "service-intentions",
     "ingress-gateway",
+    "terminating-gateway",
     "api-gateway",
     "http-route",
     "tcp-route",
