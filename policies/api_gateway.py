@@ -16,7 +16,6 @@ from typing import Any
 from policies.errors import Problem
 from policies.http_routes import HttpRoute, MatchedRule, TcpRoute, precedence
 from policies.mesh import TlsLimits
-from policies.route_index import RouteIndex
 from policies.weak import items, mapping
 
 ANY_HOST = "*"
@@ -91,11 +90,6 @@ class HostRules:
 
     host: str
     rules: tuple[MatchedRule, ...]
-    index: RouteIndex = field(init=False, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Make the index."""
-        object.__setattr__(self, "index", RouteIndex([matched.match for matched in self.rules]))
 
     def services(self) -> frozenset[str]:
         """Return the services that any rule names."""

@@ -19,6 +19,7 @@ from policies.ingress_tls import CLOSED, with_words
 from policies.mesh import TlsLimits
 from policies.modifiers import LEFT_OUT, complaints
 from policies.retries import RetrySettings
+from policies.route_index import RouteIndex
 from policies.routes import merged
 from policies.server_certificates import CertificateReference
 from policies.table import (
@@ -125,11 +126,19 @@ def _outbound(sources: HostSources, unheard: frozenset[str], before: Outbound | 
         sources.rules.host,
         _HTTP,
         routes,
-        sources.rules.index,
+        _index(sources.rules, before),
         tuple(clusters.values()),
         made_from=sources,
         left_out=(*said, *complaints(levels)),
     )
+
+
+def _index(rules: HostRules, before: Outbound | None) -> RouteIndex:
+    """Return the index of a host's rules, that of before while they are the same: endpoints change more often."""
+    made_from = before.made_from if before is not None else None
+    if before is not None and before.index and isinstance(made_from, HostSources) and made_from.rules == rules:
+        return before.index
+    return RouteIndex([matched.match for matched in rules.rules])
 
 
 def _route(matched: MatchedRule, sources: HostSources) -> Route:
