@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: setup servers demo test restart-test check coverage pythons e2e bench up down clean lock
+.PHONY: setup servers demo test restart-test check coverage pythons e2e edge-checks bench up down clean lock
 
 setup: .venv/.ready
 
@@ -46,6 +46,9 @@ pythons: setup
 
 e2e: servers
 	$(BIN)/python scripts/e2e $(ARGS)
+
+edge-checks: setup
+	$(BIN)/python scripts/slow-clients $(ARGS)
 
 bench: servers
 	scripts/bench-tools
