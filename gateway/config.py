@@ -5,7 +5,7 @@ gateway:
   service: edge               # the name in the `ingress-gateway` entry, and the source in intentions
   id: edge-1                  # of the registration; the service's name by default
   address: 192.0.2.10:8443    # registered in Consul
-passthrough, tls: ...         # what else is at the edge: see the modules beside this one
+passthrough, proxy_protocol, forwarding, protection, tls: what else is at the edge: see the modules beside this one
 consul, issuer, vault, admin, drain, log: as in the sidecar's file
 """
 

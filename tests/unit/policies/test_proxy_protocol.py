@@ -57,6 +57,21 @@ def test_headers_of_the_specification_are_read(data: bytes, ends: tuple[object, 
         assert cut < needed <= len(data)
 
 
+@pytest.mark.parametrize(
+    ("sent", "source", "destination"),
+    [
+        ("50524f58592054435034203132372e302e302e31203132372e302e302e312033343934382032383930320d0a", 34948, 28902),
+        ("0d0a0d0a000d0a515549540a2111000c7f0000017f000001e17a70e7", 57722, 28903),
+        ("0d0a0d0a000d0a515549540a211100167f0000017f0000018b3470e803000422cde2a8050000", 35636, 28904),
+    ],
+)
+def test_what_haproxy_sends_is_read(sent: str, source: int, destination: int) -> None:
+    """HAProxy 2.6 with send-proxy, send-proxy-v2, and send-proxy-v2 with crc32c and unique-id, as it was heard."""
+    data = bytes.fromhex(sent)
+    ends = ("127.0.0.1", source), ("127.0.0.1", destination)
+    assert parse_proxy_header(data + b"hello") == ProxyHeader(len(data), *ends)
+
+
 def test_the_checksum_is_that_of_the_specification() -> None:
     body = bytes((127, 0, 0, 1, 127, 0, 0, 1)) + struct.pack("!HH", 1000, 2000)
     bare = binary(0x21, 0x11, body + tlv(0x03, bytes(4)))
