@@ -5,6 +5,7 @@ gateway:
   service: edge               # the name in the `ingress-gateway` entry, and the source in intentions
   id: edge-1                  # of the registration; the service's name by default
   address: 192.0.2.10:8443    # registered in Consul
+  config: {}                  # of the registration: what Consul calls Proxy.Config
 passthrough, proxy_protocol, forwarding, protection, tls: what else is at the edge: see the modules beside this one
 consul, issuer, vault, admin, drain, log: as in the sidecar's file
 """
@@ -50,6 +51,7 @@ def _definitions(gateway: Section, document: Section) -> tuple[Role, tuple[Defin
     service = gateway.text("service", required=True)
     proxy_id = gateway.text("id", service)
     text = gateway.text("address", required=True)
+    config = gateway.plain("config") or {}
     gateway.done()
     try:
         parse_service_name(service or "unnamed")
@@ -60,6 +62,6 @@ def _definitions(gateway: Section, document: Section) -> tuple[Role, tuple[Defin
     except ValueError:
         gateway.note("address", f"{text!r} is not host:port", "write 192.0.2.10:8443")
         return role, ()
-    definition = gateway_definition(role.value, service, proxy_id, address, port)
+    definition = {**gateway_definition(role.value, service, proxy_id, address, port), "Proxy": {"Config": config}}
     document.problems += check_definition(definition, f"{gateway.file}: gateway")
     return role, (definition,)

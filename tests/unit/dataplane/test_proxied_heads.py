@@ -16,7 +16,22 @@ def test_a_tunnel_is_asked_for_by_host_and_port() -> None:
     head = parse_proxied(raw("CONNECT api.example.com:443 HTTP/1.1\nHost: API.example.com:443\nX-A: 1"))
     assert (head.method, head.target, head.host) == ("CONNECT", b"api.example.com:443", b"api.example.com:443")
     assert head.get_all("x-a") == ["1"]
-    assert head.render().startswith(b"CONNECT api.example.com:443 HTTP/1.1\r\nHost: API")
+    assert head.render() == raw("CONNECT api.example.com:443 HTTP/1.1\nHost: api.example.com:443\nX-A: 1")
+
+
+@pytest.mark.parametrize(
+    ("line", "host"),
+    [
+        ("CONNECT a:443", "a"),
+        ("CONNECT a:443", "A:443"),
+        ("CONNECT [::1]:443", "[::1]"),
+        ("GET http://a:80/", "a"),
+        ("GET http://a/", "a:80"),
+        ("GET http://[::1]/", "[::1]:80"),
+    ],
+)
+def test_a_port_that_goes_without_saying_may_be_left_out(line: str, host: str) -> None:
+    assert len(parse_proxied(raw(f"{line} HTTP/1.1\nHost: {host}")).get_all("host")) == 1
 
 
 def test_the_absolute_form_is_a_path_and_a_host() -> None:
@@ -26,6 +41,17 @@ def test_the_absolute_form_is_a_path_and_a_host() -> None:
     assert (head.target, head.host) == (b"/", b"api.example.com")
 
 
+def test_an_old_client_may_ask_for_a_tunnel_without_a_host() -> None:
+    head = parse_proxied(raw("CONNECT api.example.com:443 HTTP/1.0\nX-A: 1"))
+    assert head.render() == raw("CONNECT api.example.com:443 HTTP/1.1\nHost: api.example.com:443\nX-A: 1")
+    assert head.close
+    assert parse_proxied(raw("CONNECT a:1 HTTP/1.0\nHost: a:1")).get_all("host") == ["a:1"]
+    with pytest.raises(BadHead):
+        parse_proxied(raw("CONNECT a:1 HTTP/1.0\nHost: b:1"))
+    with pytest.raises(BadHead):
+        parse_proxied(raw("GET http://a/ HTTP/1.0\nHost: a"))
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -33,7 +59,11 @@ def test_the_absolute_form_is_a_path_and_a_host() -> None:
         ("GET https://a/ HTTP/1.1\nHost: a", "https_without_connect"),
         ("GET ftp://a/ HTTP/1.1\nHost: a", "bad_target"),
         ("GET http://a/ HTTP/1.1\nHost: b", "host_is_not_the_target"),
-        ("GET http://a:80/ HTTP/1.1\nHost: a", "host_is_not_the_target"),
+        ("GET http://a:8080/ HTTP/1.1\nHost: a", "host_is_not_the_target"),
+        ("GET http://a/ HTTP/1.1\nHost: a:8080", "host_is_not_the_target"),
+        ("GET http://[::1]/ HTTP/1.1\nHost: [::2]", "host_is_not_the_target"),
+        ("CONNECT a:1 HTTP/1.1\nHost: a:2", "host_is_not_the_target"),
+        ("CONNECT a:1 HTTP/1.1\nHost: b", "host_is_not_the_target"),
         ("GET http://u@a/ HTTP/1.1\nHost: a", "bad_target"),
         ("CONNECT a:1 HTTP/1.1\nHost: b:1", "host_is_not_the_target"),
         ("CONNECT a:1 HTTP/1.1\nX-Host: a:1\nHost: b:1", "host_is_not_the_target"),

@@ -42,3 +42,9 @@ def test_an_address_that_is_none_is_told(tmp_path: Path) -> None:
 def test_an_address_that_nobody_can_dial_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be dialled"):
         read_gateway(written(tmp_path, "gateway: {service: edge, address: '0.0.0.0:8443'}\n"), {})
+
+
+def test_the_config_of_the_registration_is_passed_on_as_it_is(tmp_path: Path) -> None:
+    text = "gateway: {kind: terminating, service: egress, address: '192.0.2.10:8443', config: {forward_proxy: true}}\n"
+    (definition,) = read_gateway(written(tmp_path, text), {}).definitions
+    assert definition["Proxy"] == {"Config": {"forward_proxy": True}}
