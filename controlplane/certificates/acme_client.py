@@ -109,8 +109,10 @@ class AcmeClient:
             timeout=CALL_SECONDS,
         )
         ca = client.ClientV2(client.ClientV2.get_directory(self._settings.directory, network), network)
-        if known is not None and self._is_known(ca, known):
-            return ca
+        if known is not None:
+            if self._is_known(ca, known):
+                return ca
+            network.key = key = JWKEC(key=new_key())  # that of an account that was closed is refused for good
         network.account = None
         uri = self._register(ca, key)
         self._state.keep_account(Account(uri, key.to_json()))
@@ -125,7 +127,7 @@ class AcmeClient:
             if error.code not in {"accountDoesNotExist", "unauthorized"}:
                 raise
             return False
-        return True
+        return ca.net.account.body.status in {None, messages.STATUS_VALID}
 
     def _register(self, ca: client.ClientV2, key: Any) -> str:
         binding = None

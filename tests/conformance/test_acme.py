@@ -12,10 +12,14 @@ from typing import Any
 
 import pytest
 import yaml
+from acme import client, messages
 from aiohttp import web
+from josepy.jwa import ES256
+from josepy.jwk import JWKEC
 
 from controlplane.certificates import acme_client
 from controlplane.certificates.acme import AcmeSource
+from controlplane.certificates.acme_state import AcmeState
 from harness.acme import AcmeServer, acme_server
 from harness.servers import REPOSITORY, ConsulServer, Program, consul_server, eventually, http_json
 from harness.wire import Wire
@@ -149,7 +153,8 @@ class Texts:
         del self.pending[challenge.token]
 
     async def answer(self, request: web.Request) -> web.Response:
-        return web.Response(text=self.wrong or self.pending[request.match_info["token"]])
+        # The CA may still look for one that it has not found before.
+        return web.Response(text=self.wrong or self.pending.get(request.match_info["token"], ""))
 
 
 @pytest.fixture
@@ -246,3 +251,24 @@ async def test_an_account_is_bound_to_a_customer_of_the_ca(ca: AcmeServer, texts
             assert source.status.error == ""
     finally:
         ca.bind_no_accounts()
+
+
+async def test_an_account_that_was_closed_is_followed_by_another(ca: AcmeServer, texts: Texts, tmp_path: Path) -> None:
+    settings = own(ca, tmp_path)
+    async with ordering(AcmeSource(settings, texts, QUICK)) as given:
+        await eventually(lambda: given, 15)
+    state = AcmeState(settings)
+    account = state.account()
+    assert account is not None
+    network = client.ClientNetwork(JWKEC.from_json(account.key), alg=ES256, verify_ssl=ca.ca_file)  # type: ignore[arg-type]
+    asked = client.ClientV2(client.ClientV2.get_directory(settings.directory, network), network)
+    registration = messages.RegistrationResource(uri=account.uri, body=messages.Registration())
+    asked.deactivate_registration(asked.query_registration(registration))
+    next((tmp_path / "state").glob("own.test-*")).unlink()
+    source = AcmeSource(settings, texts, QUICK)
+    async with ordering(source) as given:
+        await eventually(lambda: given or source.status.error, 15)
+        assert source.status.error == ""
+    made = state.account()
+    assert made is not None
+    assert made.uri != account.uri

@@ -45,7 +45,6 @@ ELSEWHERE = {
     "controlplane/issuer/vault.py": "conformance/test_vault_issuer.py",
     "controlplane/certificates/vault.py": "conformance/test_edge_certificates.py",
     "controlplane/certificates/sources.py": "conformance/test_edge_certificates.py",
-    "controlplane/certificates/acme.py": "conformance/test_acme.py",
     "controlplane/certificates/acme_client.py": "conformance/test_acme.py",
     "controlplane/issuer/session.py": "conformance/test_vault_issuer.py",
     "controlplane/issuer/renewal.py": "conformance/test_vault_issuer.py",
