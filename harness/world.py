@@ -139,7 +139,11 @@ class World:
         second = Program(first.program.name, first.program.arguments, self.folder, first.program.environment)
         second.start()
         self.proxies[name] = Proxy(second, first.admin_port)
-        second.wait_until(lambda: self.proxies[name].admin("ready")["pid"] == second.pid, 30)  # type: ignore[index]
+        try:
+            second.wait_until(lambda: self.proxies[name].admin("ready")["pid"] == second.pid)  # type: ignore[index]
+        except RuntimeError:
+            first.program.stop()
+            raise
         return first.program
 
     def issue_secret_id(self, service: str, credentials: Path) -> None:
