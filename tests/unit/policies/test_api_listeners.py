@@ -188,3 +188,17 @@ def test_who_is_no_api_gateway_does_not_even_load_it() -> None:
     loaded = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout
     assert "policies.compiler" in loaded
     assert not re.search("http_routes|api_gateway|api_listeners", loaded)
+
+
+def test_a_service_whose_chain_is_wrong_keeps_its_share_and_others_are_served(authority: Authority) -> None:
+    member = upstream(gateway(authority, route(rule("api", "web"))), "api", [1])
+    member.hear(ChainWatch("web", "web"), {**chain("web"), "StartNode": "nowhere"})
+    table, problems = compile_table(member.snapshot)
+    assert [(leg.weight, len(leg.clusters)) for leg in host(table).routes[0].legs] == [(50, 1), (50, 0)]
+    assert len(problems) == 1
+
+
+def test_a_tcp_port_waits_for_its_service(authority: Authority) -> None:
+    listeners = [{"Name": "t", "Port": 5432, "Protocol": "tcp"}]
+    member = gateway(authority, listeners=listeners, tcp=[{"Name": "t", "Services": [{"Name": "db"}]}])
+    assert member.table().ingress == ()
