@@ -25,6 +25,13 @@ def test_a_gateway_is_read(tmp_path: Path) -> None:
     assert definition["Checks"][0]["Status"] == "passing"
 
 
+def test_an_api_gateway_is_read_and_has_no_check(tmp_path: Path) -> None:
+    settings = read_gateway(written(tmp_path, "gateway: {kind: api, service: shop, address: '192.0.2.10:8443'}\n"), {})
+    (definition,) = settings.definitions
+    assert settings.role is Role.API
+    assert (definition["Kind"], definition["ID"], definition["Checks"]) == ("api-gateway", "shop", [])
+
+
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     file = written(tmp_path, "gateway: {kind: mesh, service: a/b, address: nowhere, adress: x}\nissuer: pope\n")
     with pytest.raises(ConfigError) as caught:
