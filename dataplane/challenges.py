@@ -26,7 +26,7 @@ _WELL_KNOWN = WELL_KNOWN.encode()
 class Challenges:
     """The pending ones, offered from the control loop. `forget` is called for what was decided about a token before."""
 
-    def __init__(self, forget: Callable[[], None]) -> None:
+    def __init__(self, forget: Callable[[], object]) -> None:
         self._forget = forget
         self._texts: dict[bytes, bytes] = {}  # by target
         self._contexts: dict[str, ssl.SSLContext] = {}  # by name

@@ -114,7 +114,7 @@ class Dataplane:
         self._revocations: dict[Listener, Revocation] = {}  # of every inbound listener, also while it is drained
         self._doors: dict[Listener, Doors] = {}  # of every egress listener, likewise
         self._closing: set[asyncio.Task[bool]] = set()
-        self.challenges = Challenges(live.plans.forget)
+        self.challenges = Challenges(lambda: self._loop.call_soon_threadsafe(live.plans.forget))
         self.draining = False
         self._planned: tuple[object, ...] | None = None  # what the listeners are open for
         self._reception: Reception | None = None  # of a gateway
