@@ -19,8 +19,10 @@ servers: setup
 demo: setup $(if $(REAL),servers)
 	$(BIN)/python -m harness.demo
 
+# Most of them wait for servers, so there is one worker more than cores.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 test: servers
-	PYTHONASYNCIODEBUG=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
+	PYTHONASYNCIODEBUG=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
 
 # 20 rounds of what `make test` does once: gateway and sidecars are restarted under load, no request may fail.
 restart-test: servers
