@@ -87,8 +87,8 @@ class Tidy:
         finally:
             new = _young()
             self._kept += max(0, new - before)
-            if self._kept > MANY_OBJECTS:
-                gc.freeze()
+            if max(new, self._kept) > MANY_OBJECTS:
+                gc.freeze()  # what of it is freed later is freed all the same; connections end without cycles
                 self._kept = 0
             elif new > SOME_OBJECTS:
                 gc.collect(1)
