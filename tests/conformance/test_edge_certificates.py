@@ -7,15 +7,18 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from harness.certificates import Authority
+from harness.hellos import OF_CURL
 from harness.world import GATEWAY, World, run_script, world
 from lictor.up.ports import free_ports
+from policies.proxy_protocol import render_proxy_header
 from policies.server_certificates import ServerCertificate, read_server_certificate
 
 OUTSIDE = Authority("the outside")
@@ -47,10 +50,12 @@ def listener(port: int, tls: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def gateway(mesh: World, tls: dict[str, Any], kind: str = "ingress") -> Iterator[None]:
-    """Run the gateway with this `tls` in its file."""
+def gateway(
+    mesh: World, tls: dict[str, Any], kind: str = "ingress", more: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[None]:
+    """Run the gateway with this `tls`, and more, in its file."""
     (port,) = free_ports(1)
-    settings = {"gateway": {"kind": kind, "service": GATEWAY, "address": f"127.0.0.1:{port}"}, "tls": tls}
+    settings = {"gateway": {"kind": kind, "service": GATEWAY, "address": f"127.0.0.1:{port}"}, "tls": tls, **more}
     proxy = mesh.start_proxy(GATEWAY, "gateway", settings, GATEWAY)
     try:
         proxy.wait_ready()
@@ -170,3 +175,43 @@ def test_consuls_certificates_are_followed(mesh: World, tmp_path: Path) -> None:
         text = metrics.getresponse().read().decode()
         assert 'lictor_edge_certificate_seconds_left{certificate="inline-certificate entry"}' in text
         nothing_secret(mesh)
+
+
+def test_passthrough_and_proxy_headers_reach_real_services(mesh: World) -> None:
+    """By the gateway's file alone: the services are its upstreams, and their intentions hold for it."""
+    plain, secret = free_ports(2)
+    write(mesh, {"Kind": "ingress-gateway", "Name": GATEWAY, "Listeners": [http_listener(plain)]})
+    more = {
+        "passthrough": [{"port": secret, "sni": "db.example.com", "service": "db"}],
+        "proxy_protocol": {"accept_from": ["127.0.0.0/8"], "ports": [plain, secret], "send_to": ["db"], "version": 1},
+    }
+    header = render_proxy_header(2, ("198.51.100.7", 4711), ("192.0.2.80", 443))
+    with gateway(mesh, {}, more=more):
+        mesh.proxies[GATEWAY].program.wait_until(lambda: spoken(plain, header + ASKS).startswith(b"HTTP/1.1 200 "), 15)
+        told = spoken(plain, header + ASKS).lower()
+        assert b'["x-forwarded-for", "198.51.100.7"]' in told
+        assert spoken(plain, ASKS) == b""
+        assert spoken(secret, header + OF_CURL) == b""  # the gateway may not call db yet
+        sources = [{"Name": name, "Action": "allow"} for name in ("web", GATEWAY)]
+        write(mesh, {"Kind": "service-intentions", "Name": "db", "Sources": sources})
+        expected = f"db: PROXY TCP4 198.51.100.7 127.0.0.1 4711 {secret}\r\ndb: ".encode() + OF_CURL[:5]
+        mesh.proxies[GATEWAY].program.wait_until(lambda: spoken(secret, header + OF_CURL).startswith(expected), 15)
+
+
+ASKS = b"GET /tell HTTP/1.1\r\nHost: web.example.com\r\nConnection: close\r\n\r\n"
+
+
+def http_listener(port: int) -> dict[str, Any]:
+    return {"Port": port, "Protocol": "http", "Services": SERVICES}
+
+
+def spoken(port: int, data: bytes) -> bytes:
+    """Return all that is answered to these bytes. HTTP ends by itself; of tcp this end must say that it is done."""
+    found = b""
+    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), 5) as sock:
+        sock.sendall(data)
+        if not data.endswith(ASKS):
+            sock.shutdown(socket.SHUT_WR)
+        while piece := sock.recv(65536):
+            found += piece
+    return found
