@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 import ssl
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness.certificates import Authority
+from harness.certificates import Authority, Mistakes
 from harness.hellos import OF_CURL
 from harness.world import GATEWAY, World, run_script, world
 from lictor.up.ports import free_ports
@@ -80,6 +81,11 @@ def shown(port: int, name: str, authority_pem: str) -> tuple[ServerCertificate, 
         return read_server_certificate(pem, b"", "the gateway"), answer.status, answer.read()
 
 
+def certificate() -> ServerCertificate:
+    """Return one with a common name too, without which Consul takes no inline-certificate."""
+    return OUTSIDE.server("web.example.com", mistakes=Mistakes(common_name="web.example.com"))
+
+
 def of(mesh: World, reference: str) -> dict[str, Any]:
     """Return what /certs says of a certificate."""
     rows: Any = mesh.proxies[GATEWAY].admin("certs")
@@ -138,11 +144,11 @@ def test_a_role_that_does_not_sign_is_told_and_the_mesh_goes_on(mesh: World) -> 
 
 def test_consuls_certificates_are_followed(mesh: World, tmp_path: Path) -> None:
     inline, files = free_ports(2)
-    in_entry, in_files, next_one = (OUTSIDE.server("web.example.com") for _ in range(3))
+    in_entry, in_files, next_one = (certificate() for _ in range(3))
 
-    def put(name: str, certificate: ServerCertificate) -> None:
-        (tmp_path / f"{name}.pem").write_text(certificate.chain_pem)
-        (tmp_path / f"{name}.key").write_bytes(certificate.key_pem)
+    def put(name: str, pair: ServerCertificate) -> None:
+        (tmp_path / f"{name}.pem").write_text(pair.chain_pem)
+        (tmp_path / f"{name}.key").write_bytes(pair.key_pem)
 
     put("web", in_files)
     entry = {"Kind": "inline-certificate", "Name": "entry"}
@@ -163,16 +169,15 @@ def test_consuls_certificates_are_followed(mesh: World, tmp_path: Path) -> None:
         mesh.proxies[GATEWAY].program.wait_until(
             lambda: shown(inline, "web.example.com", OUTSIDE.pem)[0].serial == in_entry.serial, 10
         )
-        certificate, status, _ = shown(files, "web.example.com", OUTSIDE.pem)
-        assert (certificate.serial, status) == (in_files.serial, 200)
+        found, status, _ = shown(files, "web.example.com", OUTSIDE.pem)
+        assert (found.serial, status) == (in_files.serial, 200)
         put("web", next_one)
         write(mesh, {**entry, "Certificate": next_one.chain_pem, "PrivateKey": next_one.key_pem.decode()})
         running = mesh.proxies[GATEWAY].program
         running.wait_until(lambda: shown(inline, "web.example.com", OUTSIDE.pem)[0].serial == next_one.serial, 10)
         running.wait_until(lambda: shown(files, "web.example.com", OUTSIDE.pem)[0].serial == next_one.serial, 10)
-        metrics = http.client.HTTPConnection("127.0.0.1", mesh.proxies[GATEWAY].admin_port, timeout=5)
-        metrics.request("GET", "/metrics")
-        text = metrics.getresponse().read().decode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{mesh.proxies[GATEWAY].admin_port}/metrics", timeout=5) as page:
+            text = page.read().decode()
         assert 'lictor_edge_certificate_seconds_left{certificate="inline-certificate entry"}' in text
         nothing_secret(mesh)
 
