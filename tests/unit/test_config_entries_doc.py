@@ -25,6 +25,8 @@ KINDS = (
     "service-intentions",
     "ingress-gateway",
     "terminating-gateway",
+    "inline-certificate",
+    "file-system-certificate",
     "api-gateway",
     "http-route",
     "tcp-route",
