@@ -100,8 +100,10 @@ class World:
             },
         )
 
-    def start_proxy(self, name: str, word: str, settings: Mapping[str, object], service: str) -> Proxy:
-        """Start a proxy of a service with settings; Consul, Vault and admin are added."""
+    def start_proxy(
+        self, name: str, word: str, settings: Mapping[str, object], service: str, role: str = "mesh"
+    ) -> Proxy:
+        """Start a proxy of a service with settings; Consul, Vault (whose `role` signs) and admin are added."""
         credentials = self.folder / "vault" / name
         self.issue_secret_id(service, credentials)
         (admin,) = free_ports(1)
@@ -111,6 +113,7 @@ class World:
             "issuer": "vault",
             "vault": {
                 "address": self.vault.address,
+                "role": role,
                 "auth": {
                     "method": "approle",
                     "role_id_file": str(credentials / "role-id"),

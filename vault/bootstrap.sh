@@ -3,6 +3,7 @@
 #
 #   vault/bootstrap.sh ca FOLDER                      before consul/bootstrap.sh: a token for Consul's CA provider
 #   vault/bootstrap.sh mesh TRUST_DOMAIN DC SERVICES  after it: our intermediate under Consul's root, the role, AppRoles
+#   vault/bootstrap.sh egress TRUST_DOMAIN DC GATEWAY SERVICES   then, if wanted: what a terminating gateway stands for
 #   vault/bootstrap.sh edge GATEWAY DOMAINS           then, if wanted: certificates of these domains for a gateway's callers
 #   vault/bootstrap.sh orchestrator FOLDER SERVICES   then: FOLDER/token, which may hand out their secret-ids and no more
 #
@@ -62,20 +63,24 @@ intermediate() {
     say "intermediate pki_mesh under Consul's root"
 }
 
-mesh() {
-    trust_domain=$1 datacenter=$2 services=$3
-    intermediate "$trust_domain"
-    "$vault" auth list -format=json | grep -q '"approle/"' || "$vault" auth enable approle >/dev/null
-    accessor=$("$vault" auth list -format=json | tr -d '\n' | sed 's/.*"approle\/": *{[^}]*"accessor": *"\([^"]*\)".*/\1/')
-    "$vault" write pki_mesh/roles/mesh - >/dev/null <<END
-{"allowed_uri_sans": ["spiffe://$trust_domain/ns/default/dc/$datacenter/svc/{{identity.entity.aliases.$accessor.metadata.role_name}}"],
- "allowed_uri_sans_template": true, "allowed_domains": [], "allow_any_name": false, "allow_localhost": false,
+# role NAME TEMPLATE URIS: signs leaves with one of these URIs (a list in JSON), which may be templates
+role() {
+    "$vault" write "pki_mesh/roles/$1" - >/dev/null <<END
+{"allowed_uri_sans": [$3], "allowed_uri_sans_template": $2, "allowed_domains": [], "allow_any_name": false, "allow_localhost": false,
  "allow_ip_sans": false, "allow_wildcard_certificates": false, "enforce_hostnames": true, "require_cn": false,
  "cn_validations": ["hostname"], "use_csr_common_name": false, "use_csr_sans": true, "key_type": "ec", "key_bits": 256,
  "key_usage": ["DigitalSignature"], "server_flag": true, "client_flag": true,
  "basic_constraints_valid_for_non_ca": true, "ttl": "$leaf_ttl", "max_ttl": "$leaf_ttl", "not_before_duration": "30s",
  "no_store": true, "generate_lease": false}
 END
+}
+
+mesh() {
+    trust_domain=$1 datacenter=$2 services=$3
+    intermediate "$trust_domain"
+    "$vault" auth list -format=json | grep -q '"approle/"' || "$vault" auth enable approle >/dev/null
+    accessor=$("$vault" auth list -format=json | tr -d '\n' | sed 's/.*"approle\/": *{[^}]*"accessor": *"\([^"]*\)".*/\1/')
+    role mesh true "\"spiffe://$trust_domain/ns/default/dc/$datacenter/svc/{{identity.entity.aliases.$accessor.metadata.role_name}}\""
     "$vault" policy write lictor-sidecar "$here/policies/sidecar.hcl" >/dev/null
     for service in $services; do
         sed "s/SERVICE/$service/g" "$here/policies/orchestrator.hcl.tmpl" \
@@ -85,6 +90,22 @@ END
             secret_id_num_uses=1 secret_id_ttl=10m >/dev/null
     done
     say "role mesh; AppRoles $services"
+}
+
+# A terminating gateway answers as each service that it is linked to: the role signs for these and for itself. `*` is all.
+egress() {
+    trust_domain=$1 datacenter=$2 gateway=$3
+    uris="\"spiffe://$trust_domain/ns/default/dc/$datacenter/svc/$gateway\""
+    set -f
+    for service in $4; do
+        uris="$uris, \"spiffe://$trust_domain/ns/default/dc/$datacenter/svc/$service\""
+    done
+    set +f
+    role "egress-$gateway" false "$uris"
+    sed "s/GATEWAY/$gateway/g" "$here/policies/egress.hcl.tmpl" \
+        | "$vault" policy write "lictor-egress-$gateway" - >/dev/null
+    "$vault" write "auth/approle/role/$gateway" "token_policies=lictor-sidecar,lictor-egress-$gateway" >/dev/null
+    say "role egress-$gateway of pki_mesh for $4; AppRole $gateway may use it"
 }
 
 # The role signs what the gateway asks for within the domains (a list with commas); its key is made in the gateway.
@@ -121,6 +142,6 @@ orchestrator() {
 word=$1
 shift
 case $word in
-    ca | mesh | edge | orchestrator) "$word" "$@" ;;
-    *) say "unknown step $word: ca, mesh, edge or orchestrator"; exit 2 ;;
+    ca | mesh | egress | edge | orchestrator) "$word" "$@" ;;
+    *) say "unknown step $word: ca, mesh, egress, edge or orchestrator"; exit 2 ;;
 esac

@@ -1,4 +1,4 @@
-"""Certificates of the edge from a real Vault and a real Consul, as callers of a real gateway are shown them."""
+"""What a real gateway shows, from a real Vault and a real Consul: certificates of the edge, leaves of linked services."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import pytest
 
 from harness.certificates import Authority, Mistakes
 from harness.hellos import OF_CURL
+from harness.servers import REPOSITORY, eventually
+from harness.wire import App, Wire, say
 from harness.world import GATEWAY, World, run_script, world
 from lictor.up.ports import free_ports
 from policies.proxy_protocol import render_proxy_header
@@ -220,3 +222,83 @@ def spoken(port: int, data: bytes) -> bytes:
         while piece := sock.recv(65536):
             found += piece
     return found
+
+
+# --- leaves of the services that a terminating gateway stands for ----------------------------------------------------
+
+
+def prepare_egress(mesh: World) -> None:
+    """Give the terminating gateway `out` a role of Vault's and a token of Consul's, as an operator does."""
+    scripts = (
+        ["vault/bootstrap.sh", "mesh", mesh.trust_domain, "dc1", "out"],
+        ["vault/bootstrap.sh", "egress", mesh.trust_domain, "dc1", "out", "ext"],
+    )
+    for script in scripts:
+        run_script(script, {**mesh.vault.environment, "LEAF_TTL": "20s"})
+    rules = (REPOSITORY / "consul" / "policies" / "gateway.hcl.tmpl").read_text().replace("SERVICE", "out")
+    put(mesh, "acl/policy", {"Name": "out", "Rules": rules})
+    made = put(mesh, "acl/token", {"Policies": [{"Name": "out"}]})
+    mesh.token_file("out").write_text(made["SecretID"])
+
+
+def management(mesh: World) -> str:
+    return mesh.token_file("management").read_text().strip()
+
+
+def put(mesh: World, path: str, body: Any) -> Any:
+    return mesh.consul.api(path, "PUT", body, management(mesh))
+
+
+async def test_leaves_of_linked_services_come_from_vault_and_one_that_does_not_costs_only_itself(mesh: World) -> None:
+    """`ext` is in the gateway's role, `other` is not."""
+    prepare_egress(mesh)
+    (port,) = free_ports(1)
+    async with App(say(b"outside")).running() as app:
+        for name in ("ext", "other"):
+            service = {"ID": name, "Service": name, "Port": app.port}
+            put(mesh, "catalog/register", {"Node": "outside", "Address": "127.0.0.1", "Service": service})
+            put(mesh, "config", {"Kind": "service-defaults", "Name": name, "Protocol": "http"})
+            sources = [{"Name": "web", "Action": "allow"}]
+            put(mesh, "config", {"Kind": "service-intentions", "Name": name, "Sources": sources})
+        links = [{"Name": "ext"}, {"Name": "other"}]
+        put(mesh, "config", {"Kind": "terminating-gateway", "Name": "out", "Services": links})
+        settings = {"gateway": {"kind": "terminating", "service": "out", "address": f"127.0.0.1:{port}"}}
+        proxy = mesh.start_proxy("out", "gateway", settings, "out", "egress-out")
+        proxy.wait_ready()
+        ready: Any = proxy.admin("ready")
+        assert ["leaf of other" in problem for problem in ready["problems"]] == [True]
+
+        upstreams = {"ext": free_ports(1)[0], "other": free_ports(1)[0]}
+        stanzas = [{"DestinationName": name, "LocalBindPort": bind} for name, bind in upstreams.items()]
+        registered = mesh.consul.api(
+            "agent/service/web-1-sidecar-proxy", token=mesh.token_file("management").read_text()
+        )
+        definition = {
+            **{key: registered[key] for key in ("Kind", "ID", "Address", "Port")},
+            "Name": registered["Service"],
+            "Proxy": {**registered["Proxy"], "Upstreams": [*registered["Proxy"]["Upstreams"], *stanzas]},
+        }
+        put(mesh, "agent/service/register", definition)
+        await eventually(lambda: answer(upstreams["ext"]), 20)
+        assert await answer(upstreams["ext"]) == (200, b"outside")
+        first = serial(proxy)
+        await eventually(lambda: serial(proxy) != first, 20, every=0.5)
+        assert await answer(upstreams["ext"]) == (200, b"outside")
+        assert (await answer(upstreams["other"]) or (0,))[0] == 503
+        assert len(app.requests) == 3
+        assert "PRIVATE" not in proxy.program.log
+        proxy.program.stop()
+
+
+def serial(proxy: Any) -> str:
+    certificates: Any = proxy.admin("certs")
+    assert set(certificates["linked"]) == {"ext"}
+    return str(certificates["linked"]["ext"]["serial"])
+
+
+async def answer(port: int) -> tuple[int, bytes] | None:
+    with contextlib.suppress(ConnectionError):
+        async with await Wire.open(port) as wire:
+            said = await wire.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            return said.status, said.body
+    return None
