@@ -1,4 +1,4 @@
-"""What a real gateway shows, from a real Vault and a real Consul: certificates of the edge, leaves of linked services."""
+"""What a real gateway shows, from a real Vault and a real Consul: certificates of the edge, leaves of its links."""
 
 from __future__ import annotations
 
