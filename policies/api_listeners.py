@@ -20,7 +20,7 @@ from policies.mesh import TlsLimits
 from policies.modifiers import LEFT_OUT, complaints
 from policies.retries import RetrySettings
 from policies.route_index import RouteIndex
-from policies.routes import merged
+from policies.routes import RouteMatch, merged
 from policies.server_certificates import CertificateReference
 from policies.table import (
     DEFAULT_IDLE_TIMEOUT,
@@ -55,22 +55,21 @@ def compile_bindings(
 ) -> tuple[dict[str, Outbound], tuple[IngressListener, ...], tuple[Problem, ...]]:
     """Return the outbounds of hosts by their keys, the listeners (their address is ""), and the problems met.
 
-    `services` are compiled as upstreams. Of those that are `unheard` nothing is known yet: a host that leads to one
-    stays as it was `before`, or away.
+    `services` are compiled as upstreams. Of those that are `unheard` nothing is known yet: a rule that leads to one
+    does what a rule of the same match did `before`, or answers 503.
     """
     hosts: dict[str, Outbound] = {}
     listeners: list[IngressListener] = []
     problems = list(bindings.problems)
     for port in bindings.ports:
         if port.protocol == _HTTP:
-            virtual_hosts = []
+            virtual_hosts = [VirtualHost(_key(rules, port), (rules.host,)) for rules in port.hosts]
             for rules in port.hosts:
-                key = f"{rules.host} on {port.port}"
-                outbound = _outbound(HostSources(rules, _of(rules, services), retries), unheard, before.get(key))
-                if outbound is not None:
-                    hosts[key] = outbound
-                    virtual_hosts.append(VirtualHost(key, (rules.host,)))
-                    problems += [Problem(f"host {key}", text, LEFT_OUT) for text in outbound.left_out]
+                key = _key(rules, port)
+                sources = HostSources(rules, _of(rules, services), retries)
+                hosts[key] = outbound = _outbound(sources, unheard, before.get(key))
+                problems += [Problem(f"host {key}", text, LEFT_OUT) for text in outbound.left_out]
+            problems += _strangers(port, services)
         else:
             virtual_hosts = _of_tcp(port, services, problems)
         tls, closed = _tls(port, edge)
@@ -78,6 +77,18 @@ def compile_bindings(
         if virtual_hosts and not closed:
             listeners.append(IngressListener("", port.port, port.protocol, tuple(virtual_hosts), tls))
     return hosts, tuple(listeners), tuple(problems)
+
+
+def _key(rules: HostRules, port: BoundPort) -> str:
+    """Return the key into the table's outbounds; no service has a name like that."""
+    return f"{rules.host} on {port.port}"
+
+
+def _strangers(port: BoundPort, services: Mapping[str, Outbound]) -> Iterable[Problem]:
+    for name in sorted(port.services() & services.keys()):
+        if services[name].protocol != _HTTP:
+            message = f"{name} speaks {services[name].protocol}, its http-route http"
+            yield Problem(f"api-gateway port {port.port}", message, "its share is answered 503")
 
 
 def _tls(port: BoundPort, edge: EdgeTls) -> tuple[ListenerTls | None, list[Problem]]:
@@ -112,16 +123,16 @@ def _of_tcp(port: BoundPort, services: Mapping[str, Outbound], problems: list[Pr
     return [VirtualHost(port.service, ("*",))]
 
 
-def _outbound(sources: HostSources, unheard: frozenset[str], before: Outbound | None) -> Outbound | None:
+def _outbound(sources: HostSources, unheard: frozenset[str], before: Outbound | None) -> Outbound:
     if before is not None and before.made_from == sources:
         return before
-    if not unheard.isdisjoint(sources.rules.services()):
-        return before
-    routes = tuple(_route(matched, sources) for matched in sources.rules.rules)
+    known = _by_match(before) if before is not None and unheard else {}
+    routes = tuple(
+        (known.get(matched.match) if _waits(matched.rule, unheard) else None) or _route(matched, sources)
+        for matched in sources.rules.rules
+    )
     clusters = {id(cluster): cluster for route in routes for leg in route.legs for cluster in leg.clusters}
     levels = (level for route in routes for level in route.modifiers())
-    strangers = (name for name, one in sources.services.items() if one.protocol != _HTTP)
-    said = (f"{name} speaks {sources.services[name].protocol}, its http-route http" for name in strangers)
     return Outbound(
         sources.rules.host,
         _HTTP,
@@ -129,8 +140,17 @@ def _outbound(sources: HostSources, unheard: frozenset[str], before: Outbound | 
         _index(sources.rules, before),
         tuple(clusters.values()),
         made_from=sources,
-        left_out=(*said, *complaints(levels)),
+        left_out=complaints(levels),
     )
+
+
+def _waits(rule: Rule, unheard: frozenset[str]) -> bool:
+    return bool(unheard) and any(service.name in unheard for service in rule.services)
+
+
+def _by_match(outbound: Outbound) -> dict[RouteMatch | None, Route]:
+    """Return the routes of an outbound by their matches, of equal ones the first."""
+    return {route.match: route for route in reversed(outbound.routes)}
 
 
 def _index(rules: HostRules, before: Outbound | None) -> RouteIndex:

@@ -38,12 +38,12 @@ def edge_listeners(
     now = tuple(
         replace(listener, address=address)
         for listener in listeners
-        for address in registration.gateway_addresses
         if _is_port(listener, problems)
+        for address in registration.gateway_addresses
     )
     before = previous.ingress if previous is not None else ()
     known = {(listener.address, listener.port): listener for listener in before}
-    kept = tuple(one if (old := known.get((one.address, one.port))) != one or old is None else old for one in now)
+    kept = tuple(old if (old := known.get((one.address, one.port), one)) == one else one for one in now)
     return before if kept == before else kept
 
 

@@ -143,3 +143,34 @@ async def test_an_answer_that_is_made_here_sees_the_request_as_it_would_have_bee
     async with half(member), await Wire.open(port) as wire:
         answer = await wire.ask(get("x", "X-C: original\r\n"))
     assert (answer.status, answer.get("x-seen")) == (503, "changed")
+
+
+async def test_what_changes_about_a_listener_touches_no_connection_of_the_others(authority: Authority) -> None:
+    from policies.snapshot import IngressWatch
+
+    first, second, third = free_ports(3)
+    web = {"Name": "web", "Hosts": ["*"]}
+    kept, changed, gone = ({"Port": port, "Protocol": "http", "Services": [web]} for port in (first, second, third))
+    async with (
+        App().running() as app,
+        edge(authority, [kept, changed, gone], {"web": app.port}) as gateway,
+        await Wire.open(first) as quiet,
+        await Wire.open(second) as concerned,
+    ):
+        assert [(await wire.ask(get("x"))).status for wire in (quiet, concerned)] == [200, 200]
+        pools = gateway.dataplane.pools.describe()
+        limited = {
+            "Name": "web",
+            "Hosts": ["shop"],
+            "MaxConcurrentRequests": 1,
+            "PassiveHealthCheck": {"MaxFailures": 2},
+        }
+        entry = {"Kind": "ingress-gateway", "Name": "edge", "Listeners": [kept, {**changed, "Services": [limited]}]}
+        gateway.member.hear(IngressWatch("edge"), entry)
+        gateway.follow()
+        after = {str(row["target"]): row for row in gateway.dataplane.pools.describe()}
+        assert [after[str(row["target"])] for row in pools] == pools  # the connection to web's sidecar is still there
+        assert [target.rpartition("@")[2] for target in after if "@" in target] == [str(second)]
+        assert (await quiet.ask(get("x"))).status == 200
+        assert [(await concerned.ask(get(host))).status for host in ("x", "shop")] == [404, 200]
+    assert len(app.requests) == 4

@@ -129,18 +129,29 @@ def test_timeouts_are_the_rules_else_the_longest_of_the_services(authority: Auth
     assert host(member.table()).routes[1].request_timeout is None
 
 
-def test_a_host_waits_for_its_services_and_meanwhile_stays_as_it_was(authority: Authority) -> None:
-    member = gateway(authority, route(rule("api")))
-    assert member.table().ingress == ()
+def test_a_rule_waits_for_its_services_and_meanwhile_does_what_it_did(authority: Authority) -> None:
+    member = gateway(authority, route(rule("api"), rule("api", path="/old")))
+    assert [leg.clusters for one in host(member.table()).routes for leg in one.legs] == []
     upstream(member, "api", [1])
     before = member.table()
     parents = {"Parents": [{"Name": "gw"}]}
-    member.hear(RoutesWatch("http-route", "gw"), [parents | route(rule("api"), rule("web", path="/web"))])
+    rules = (rule("web"), rule("web", path="/new"), rule("api", path="/api"))
+    member.hear(RoutesWatch("http-route", "gw"), [parents | route(*rules)])
     waiting_for_web, _ = compile_table(member.snapshot, before)
-    assert host(waiting_for_web) is host(before)
+    assert led_to(waiting_for_web) == {"/new": [], "/api": ["api"], "/": ["api"]}
     upstream(member, "web", [2])
     after, _ = compile_table(member.snapshot, waiting_for_web)
-    assert len(host(after).routes) == 2
+    assert led_to(after) == {"/new": ["web"], "/api": ["api"], "/": ["web"]}
+
+
+def led_to(table: Table) -> dict[str, list[str]]:
+    """Return the services behind each path."""
+    return {
+        one.match.path.source if one.match is not None and one.match.path is not None else "/": [
+            cluster.service for leg in one.legs for cluster in leg.clusters
+        ]
+        for one in host(table).routes
+    }
 
 
 def test_what_has_not_changed_is_the_very_same_object(authority: Authority) -> None:
