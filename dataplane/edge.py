@@ -23,6 +23,7 @@ from policies.forwarding import (
 from policies.rate_limit import TokenBuckets, address_key
 
 if TYPE_CHECKING:
+    from dataplane.clock import Clock
     from dataplane.downstream import Downstream
     from dataplane.heads import RequestHead
     from dataplane.plans import Each, Plan
@@ -72,6 +73,19 @@ def each_request(reception: Reception) -> Each | None:
     return each
 
 
+def each_identity(protection: Protection, clock: Clock) -> Each | None:
+    """Return what is asked for every request of callers in the mesh: whether their SPIFFE ID has its rate."""
+    if protection.per_identity is None:
+        return None
+    identities = TokenBuckets(protection.per_identity)
+
+    def each(downstream: Downstream, plan: Plan) -> tuple[Forward | Reply, bytes]:
+        wait = identities.take(str(downstream.peer.spiffe_id), clock.now) if downstream.peer is not None else 0.0
+        return (_too_many("rate_limit_identity", wait), b"") if wait else (plan.decision, plan.request)
+
+    return each
+
+
 # --- limits --------------------------------------------------------------------------------------------------------
 
 
@@ -114,7 +128,11 @@ class _Limits:
 
     def _too_many(self, reason: str, guest: Guest, wait: float) -> Reply:
         self._reception.tell(reason, guest)
-        return Reply(429, reason, b"Too Many Requests", b"retry-after: %d\r\n" % math.ceil(wait))
+        return _too_many(reason, wait)
+
+
+def _too_many(reason: str, wait: float) -> Reply:
+    return Reply(429, reason, b"Too Many Requests", b"retry-after: %d\r\n" % math.ceil(wait))
 
 
 # --- who it is from ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dataplane.client_hello import peek_client_hello
+from dataplane.edge import each_identity
 from dataplane.entrance import Entrance, let_in
 from dataplane.forward_proxy import forwarding_decider
 from dataplane.handshakes import HANDSHAKE_TIMEOUT
@@ -24,6 +25,7 @@ from dataplane.inbound import inbound_decider
 from dataplane.outside import dial_outside, to_outside
 from dataplane.proxied_heads import parse_proxied
 from dataplane.revocation import Revocation
+from policies.edge import NO_EDGE
 from policies.errors import IdentityError
 from policies.forward_proxy import ForwardGuard
 from policies.intentions import Action, Intentions
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from dataplane.listener import Connection, Keeper
     from dataplane.live import Generation, Live
     from dataplane.metrics import Metrics
+    from dataplane.plans import Each
     from dataplane.pools import Pools
     from dataplane.tcp import Relay
     from policies.table import Egress
@@ -47,13 +50,13 @@ class Door:
     """The connections of one filter chain, or of the forward proxy, among those of the listener."""
 
     client = None
-    each = None
     protection = INSIDE
 
-    __slots__ = ("_listener", "connections", "entrance", "guard", "revocation")
+    __slots__ = ("_listener", "connections", "each", "entrance", "guard", "revocation")
 
-    def __init__(self, listener: Keeper) -> None:
+    def __init__(self, listener: Keeper, each: Each | None) -> None:
         self._listener = listener
+        self.each = each
         self.connections: set[Connection] = set()
         self.guard: _Guard
         self.entrance: Entrance
@@ -89,6 +92,8 @@ class Doors:
         self._clock = clock
         self._metrics = metrics
         self._doors: dict[str, Door] = {}
+        edge = live.current.table.edge if live.current is not None else NO_EDGE
+        self._each = each_identity(edge.protection, clock)
         self._forward: tuple[Egress, ForwardGuard] | None = None  # as long as the table says the same, the same
 
     def follow(self, egress: Egress | None) -> None:
@@ -124,7 +129,7 @@ class Doors:
     def _open(self, sni: str, guard: _Guard, listener: Keeper) -> Door:
         proxy = isinstance(guard, ForwardGuard)
         name = "egress" if proxy else f"egress:{guard.service}"  # subsets count together
-        door = self._doors[sni] = Door(listener)
+        door = self._doors[sni] = Door(listener, self._each)
         counts = self._metrics.for_listener(name)
         door.revocation = Revocation(door, counts, self._clock)
         door.entrance = Entrance(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import ipaddress
+import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -21,6 +23,9 @@ from lictor.up.ports import free_ports
 from policies.compiler import compile_table
 from policies.edge import EdgeSettings
 from policies.edge_tls import EdgeTls, FileCertificate, Hsts, PortWords, RedirectToTls
+from policies.protection import Protection
+from policies.proxy_protocol import ProxyProtocol, render_proxy_header
+from policies.rate_limit import Rate
 from policies.server_certificates import (
     CertificateReference,
     CertificateUpdate,
@@ -315,3 +320,44 @@ async def test_plaintext_is_sent_to_tls_and_tls_says_to_stay_there(authority: Au
             for host, status in ((b"web.com", 200), (b"elsewhere", 404)):
                 answer = await wire.ask(GET.replace(b"web.com", host))
                 assert (answer.status, answer.get("strict-transport-security")) == (status, "max-age=3600")
+
+
+async def test_a_proxy_header_comes_before_tls_and_the_service_hears_of_both(authority: Authority) -> None:
+    (port,) = free_ports(1)
+    settings = replace(yaml("web"), proxy_protocol=ProxyProtocol((ipaddress.ip_network("127.0.0.0/8"),), (port,)))
+    updates: list[Update] = [update("web", OUTSIDE.server("web.com"))]
+    header = render_proxy_header(2, ("198.51.100.7", 4711), ("192.0.2.80", 443))
+    async with (
+        App(say(b"web")).running() as app,
+        edge(authority, [listener(port)], {"web": app.port}, settings=settings, updates=updates) as gate,
+    ):
+        sock = socket.create_connection(("127.0.0.1", port))
+        sock.sendall(header)
+        sock.setblocking(False)
+        async with Wire(*await asyncio.open_connection(sock=sock, ssl=caller(), server_hostname="web.com")) as wire:
+            assert (await wire.ask(GET)).status == 200
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await call(port)
+        assert gate.refused() == {"no_proxy_header": 1}
+    (request,) = app.requests
+    assert request.all("x-forwarded-for") == ["198.51.100.7"]
+    assert request.all("x-forwarded-proto") == ["https"]
+
+
+async def test_a_certificate_has_its_rate_wherever_it_comes_from(authority: Authority) -> None:
+    (port,) = free_ports(1)
+    callers = Authority("callers")
+    settings = replace(
+        yaml("web", everywhere=PortWords(client_ca_file="callers.pem")),
+        protection=Protection(per_identity=Rate(0.01, 2)),
+    )
+    updates: list[Update] = [update("web", OUTSIDE.server("web.com")), ClientCaUpdate("callers.pem", callers.pem)]
+    ann, bob = caller(), caller()
+    with_certificate(ann, callers.server("ann"))
+    with_certificate(bob, callers.server("bob"))
+    async with gateway(authority, [listener(port)], settings, updates):
+        statuses = []
+        for context in (ann, ann, ann, bob, None, None, None):
+            async with await call(port, context=context) as wire:
+                statuses.append((await wire.ask(GET)).status)
+        assert statuses == [200, 200, 429, 200, 200, 200, 200]

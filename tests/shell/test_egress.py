@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import ssl
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,9 @@ from harness.meshes import Json, intention, link, outside, sidecar, terminating,
 from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire, echo_server, say
 from lictor.up.ports import free_ports
+from policies.edge import EdgeSettings
+from policies.protection import Protection
+from policies.rate_limit import Rate
 from policies.snapshot import GatewayServicesWatch, IntentionsWatch, OutsideWatch, TerminatingWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: ext\r\n\r\n"
@@ -380,3 +384,17 @@ async def test_draining_finishes_what_is_under_way(authority: Authority) -> None
         assert (await wire.ask(GET)).status == 200
         assert await gate.dataplane.drain_inbound(1.0)
         assert await wire.rest() == b""
+
+
+async def test_an_identity_of_the_mesh_has_its_rate(authority: Authority) -> None:
+    async with App(say(b"out")).running() as app:
+        member = terminating("egress", authority, [{"Name": "ext"}])
+        member.snapshot = replace(member.snapshot, edge=EdgeSettings(protection=Protection(per_identity=Rate(0.01, 2))))
+        link(member, "ext", [app.port], intentions=[ALLOW_WEB, intention("api", "ext", "allow")])
+        statuses = []
+        async with half(member) as gate:
+            for source in ("web", "web", "web", "api"):
+                async with await dial(gate, authority, source) as wire:
+                    answer = await wire.ask(GET)
+                    statuses.append((answer.status, answer.get("x-lictor-reason")))
+            assert statuses == [(200, None), (200, None), (429, "rate_limit_identity"), (200, None)]
