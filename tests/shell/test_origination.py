@@ -305,3 +305,26 @@ async def test_each_endpoint_is_told_its_own_name_as_host(authority: Authority) 
         assert {asked.get("host") for asked in one.requests} == {"one.example.com"}
         assert {asked.get("host") for asked in two.requests} == {"two.example.com"}
         assert len(one.requests) + len(two.requests) == 6
+
+
+async def test_tcp_goes_out_by_tls_too_and_nowhere_when_the_certificate_is_another(
+    authority: Authority, tmp_path: Path
+) -> None:
+    others = Authority("outside")
+    files, ca = write_leaf(tmp_path, others, "server", dns=("db.example.com",)), write_root(tmp_path, others)
+    context, seen = server_context(files)
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1024):
+            writer.write(data)
+
+    name = f"ext.default.dc1.internal.{TRUST_DOMAIN}"
+    for sni, said in (("db.example.com", b"ping"), ("other.example.com", b"")):
+        async with serving(echo, context=context) as port:
+            member = terminating("egress", authority, [{"Name": "ext", "CAFile": ca, "SNI": sni}])
+            link(member, "ext", [port], protocol="tcp", intentions=[intention("web", "ext", "allow")])
+            async with half(member) as gate:
+                async with await Wire.open(gate.port("egress"), client_context(authority, "web"), name) as wire:
+                    await wire.send(b"ping")
+                    assert await wire.read() == said
+    assert seen.names == ["db.example.com", "other.example.com"], "and nothing in plaintext"
