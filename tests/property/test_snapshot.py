@@ -8,9 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.certificates import Authority
-from harness.meshes import chain, instance, sidecar, split_chain, target_row
+from harness.meshes import chain, instance, intention, link, sidecar, split_chain, target_row, terminating
 from policies.compiler import compile_table
-from policies.snapshot import ChainWatch, EndpointsWatch, Heard, IntentionsWatch, MeshWatch, Snapshot, apply, wanted
+from policies.snapshot import (
+    ChainWatch,
+    DefaultsWatch,
+    EndpointsWatch,
+    GatewayServicesWatch,
+    Heard,
+    IntentionsWatch,
+    MeshWatch,
+    OutsideWatch,
+    ResolverWatch,
+    Snapshot,
+    TerminatingWatch,
+    apply,
+    wanted,
+)
 
 AUTHORITY = Authority()
 JSON = st.recursive(
@@ -80,3 +94,35 @@ def test_what_is_asked_for_is_what_the_chains_that_were_heard_name(steps: list[A
     expected = {EndpointsWatch(name) for names in named.values() for name in names}
     assert wanted(member.snapshot) == fixed | expected
     assert set(member.snapshot.heard) <= fixed | expected
+
+
+OUTSIDE = st.one_of(
+    st.tuples(
+        st.sampled_from([IntentionsWatch("ext"), OutsideWatch("ext"), ResolverWatch("ext"), DefaultsWatch("ext")]), JSON
+    ),
+    st.tuples(st.sampled_from([TerminatingWatch("egress"), GatewayServicesWatch("egress"), MeshWatch()]), JSON),
+    st.lists(st.sampled_from(["ext", "*", "other", ""]), max_size=3).map(
+        lambda names: (TerminatingWatch("egress"), {"Name": "egress", "Services": [{"Name": name} for name in names]})
+    ),
+    st.lists(st.sampled_from(["ext", "", "*", "a/b"]), max_size=3).map(
+        lambda names: (GatewayServicesWatch("egress"), [{"Service": {"Name": name}} for name in names])
+    ),
+    st.sampled_from(["allow", "deny"]).map(lambda action: (IntentionsWatch("ext"), [intention("*", "ext", action)])),
+)
+
+
+@settings(max_examples=100)
+@given(st.lists(OUTSIDE, max_size=6))
+def test_whatever_a_terminating_gateway_hears_only_what_is_linked_and_known_is_open(heard: list[Any]) -> None:
+    member = link(terminating("egress", AUTHORITY, [{"Name": "ext"}]), "ext", [1], intentions=[])
+    for watch, answer in heard:
+        member.hear(watch, answer)
+    snapshot = member.snapshot
+    assert set(snapshot.heard) <= wanted(snapshot)
+    assert set(snapshot.leaves) <= set(snapshot.links)
+    table, _ = compile_table(snapshot)
+    assert table.egress is not None
+    for chain_ in table.egress.chains.values():
+        assert chain_.service in snapshot.links
+        assert chain_.intentions is snapshot.intentions_of(chain_.service)
+    assert compile_table(snapshot, table)[0].egress is table.egress

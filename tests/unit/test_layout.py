@@ -50,7 +50,6 @@ ELSEWHERE = {
     "controlplane/issuer/renewal.py": "conformance/test_vault_issuer.py",
     "controlplane/issuer/login.py": "conformance/test_vault_issuer.py",
     "controlplane/issuer/consul.py": "conformance/test_consul_issuer.py",
-    "controlplane/issuer/linked.py": "conformance/test_egress_envoy.py",
     "sidecar/process.py": "conformance/test_failures.py",
     "sidecar/admin.py": "conformance/test_drop_in.py",
     "sidecar/logs.py": "conformance/test_failures.py",
