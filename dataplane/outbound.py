@@ -18,7 +18,7 @@ from dataplane.live import Live
 from dataplane.modifiers import Edit, Moment, compile_edits
 from dataplane.pool import Pool
 from dataplane.pools import Pools
-from dataplane.redirects import redirect_reply
+from dataplane.redirects import HTTPS, redirect_reply
 from dataplane.routing import NO_UPSTREAM, Decision, PreparedOutbound
 from policies.edge_tls import Hsts, RedirectToTls
 from policies.table import Leg, Outbound, Route, Table, VirtualHost
@@ -207,7 +207,7 @@ def ingress_decider(live: Live, pools: Pools, port: int) -> Decide:
             if now is not virtual_hosts:
                 virtual_hosts = now
                 hosts = Hosts([(host, _Behind(host.outbound, pools, host)) for host in now], port)
-        if redirect is not None:
+        if redirect is not None and HTTPS not in head.get_all("x-forwarded-proto"):  # by now the gateway's own word
             return redirect_reply(redirect, head)
         found = hosts.find(head.host.decode("latin-1").lower())
         if found is None:

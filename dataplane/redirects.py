@@ -6,7 +6,8 @@ from dataplane.exchange import Reply
 from dataplane.heads import RequestHead
 from policies.edge_tls import RedirectToTls
 
-_HTTPS = 443
+HTTPS = "https"  # what a trusted proxy may have ended before us: that caller is where it should be
+_HTTPS_PORT = 443
 
 
 def redirect_reply(redirect: RedirectToTls, head: RequestHead) -> Reply:
@@ -14,7 +15,7 @@ def redirect_reply(redirect: RedirectToTls, head: RequestHead) -> Reply:
     host = _without_port(head.host)
     if not host:
         return Reply(404, "no_host_matches")
-    port = b"" if redirect.port == _HTTPS else b":%d" % redirect.port
+    port = b"" if redirect.port == _HTTPS_PORT else b":%d" % redirect.port
     location = b"location: https://%b%b%b\r\n" % (host, port, head.target)
     return Reply(redirect.status, "redirect_to_tls", b"", location)
 

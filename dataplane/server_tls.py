@@ -79,8 +79,8 @@ def build_server_contexts(
 ) -> ServerContexts | None:
     """Return the contexts of a listener; None while none of its certificates is known.
 
-    `client_ca` is the PEM text of those who may sign callers' certificates, "" asks for none. What `before` has of the
-    same is taken over. Raise BadServerCertificate when certificates, versions and ciphers do not fit.
+    `client_ca` is the PEM text in the file of those who may sign callers' certificates, if there is one. What `before`
+    has of the same is taken over. Raise BadServerCertificate when certificates, versions and ciphers do not fit.
     """
     have = {reference: known[reference] for reference in tls.references() if reference in known}
     in_order = [have[reference] for reference in tls.certificates if reference in have]
@@ -131,13 +131,21 @@ def _context(certificates: tuple[ServerCertificate, ...], tls: ListenerTls, clie
             with in_memory(one.chain_pem.encode() + b"\n" + one.key_pem) as path:
                 context.load_cert_chain(path, password="")
         try_handshake(context, _client(tls.limits))
-        if client_ca:
-            context.load_verify_locations(cadata=client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED if tls.require_client_certificate else ssl.CERT_OPTIONAL
     except (ssl.SSLError, ValueError) as error:
         message = f"the certificate from {certificates[0].source} cannot be shown: {error}"
         raise BadServerCertificate(message) from error
+    if tls.client_ca_file:
+        _ask_callers(context, tls, client_ca)
     return context
+
+
+def _ask_callers(context: ssl.SSLContext, tls: ListenerTls, client_ca: str) -> None:
+    try:
+        context.load_verify_locations(cadata=client_ca)
+    except (ssl.SSLError, ValueError) as error:
+        message = f"{tls.client_ca_file} names nobody who could sign the certificates of callers: {error}"
+        raise BadServerCertificate(message) from error
+    context.verify_mode = ssl.CERT_REQUIRED if tls.require_client_certificate else ssl.CERT_OPTIONAL
 
 
 def _client(limits: TlsLimits) -> ssl.SSLContext:

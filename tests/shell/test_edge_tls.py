@@ -23,6 +23,7 @@ from lictor.up.ports import free_ports
 from policies.compiler import compile_table
 from policies.edge import EdgeSettings
 from policies.edge_tls import EdgeTls, FileCertificate, Hsts, PortWords, RedirectToTls
+from policies.forwarding import Forwarding
 from policies.protection import Protection
 from policies.proxy_protocol import ProxyProtocol, render_proxy_header
 from policies.rate_limit import Rate
@@ -361,3 +362,16 @@ async def test_a_certificate_has_its_rate_wherever_it_comes_from(authority: Auth
             async with await call(port, context=context) as wire:
                 statuses.append((await wire.ask(GET)).status)
         assert statuses == [200, 200, 429, 200, 200, 200, 200]
+
+
+async def test_a_trusted_proxy_that_has_ended_tls_is_not_redirected(authority: Authority) -> None:
+    port, plain = free_ports(2)
+    listeners = [listener(port), {**listener(plain), "TLS": None}]
+    updates = [update("web", OUTSIDE.server("web.com"))]
+    words = PortWords(redirect=RedirectToTls(port))
+    said = GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-Proto: https\r\n\r\n")
+    for trusted, status in (((), 308), ((ipaddress.ip_network("127.0.0.0/8"),), 200)):
+        settings = replace(yaml("web", everywhere=words), forwarding=Forwarding(trusted_proxies=trusted))
+        async with gateway(authority, listeners, settings, updates), await Wire.open(plain) as wire:
+            assert (await wire.ask(said)).status == status
+            assert (await wire.ask(GET)).status == 308

@@ -121,5 +121,6 @@ def test_a_callers_certificate_is_demanded_where_it_is_required() -> None:
     contexts = build_server_contexts(tls, KNOWN, CA.pem)
     assert contexts is not None
     assert contexts.choose("", NOW).verify_mode is ssl.CERT_REQUIRED
-    with pytest.raises(BadServerCertificate):
-        build_server_contexts(tls, KNOWN, "no certificate at all")
+    for text in ("", "no certificate at all"):
+        with pytest.raises(BadServerCertificate, match="ca.pem names nobody"):
+            build_server_contexts(tls, KNOWN, text)
