@@ -114,7 +114,8 @@ class _Limits:
         if guest.requests == protection.max_requests_per_connection:
             downstream.last()
         if self._addresses is not None:
-            client = head.get_all("x-forwarded-for")[0].partition(",")[0] if guest.trusted else guest.client[0]
+            said = head.get_all("x-forwarded-for") if guest.trusted else ()  # a route may have taken it away
+            client = said[0].partition(",")[0] if said else guest.client[0]
             if wait := self._addresses.take(address_key(client), self._reception.now):
                 return self._too_many("rate_limit_address", guest, wait)
         if self._identities is not None and downstream.peer_certificate:

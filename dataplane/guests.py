@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PROXY_SECONDS = 5.0  # for a PROXY header to come
+FIRST_BYTE_SECONDS = 60.0  # for anything to come that is no PROXY header
 TELL_SECONDS = 10.0  # between two lines of the log about refusals for the same reason
 
 
@@ -130,7 +131,8 @@ class Reception:
             try:
                 if proxied:
                     await self._hear_of(sock, guest, speaks_first=speaks_first())
-                self._count(guest)
+                else:
+                    self._count(guest)
                 await welcome(sock, guest)
             except PreambleError as error:
                 self.tell(error.reason, guest)
@@ -191,10 +193,12 @@ class Reception:
             header = await peek(sock, parse_proxy_header, MAX_HEADER, PROXY_SECONDS)
             sock.recv(header.size)
             guest.client = header.source or guest.client
-        elif speaks_first:
-            await peek(sock, forbid_proxy_header, MAX_HEADER, self.settings.protection.head_timeout or PROXY_SECONDS)
-        else:  # waiting for its first byte might mean to wait for each other
+            self._count(guest)
+            return
+        if not speaks_first:  # waiting for its first byte might mean to wait for each other
             raise PreambleError("proxy_untrusted", "only addresses that send a PROXY header may connect here")
+        self._count(guest)
+        await peek(sock, forbid_proxy_header, MAX_HEADER, FIRST_BYTE_SECONDS)
 
     def _count(self, guest: Guest) -> None:
         settings = self.settings
