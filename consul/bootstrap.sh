@@ -2,18 +2,21 @@
 # Prepare a Consul with ACLs for the mesh: operator and service tokens, the mesh CA in Vault, the config entries.
 # Safe to run twice. Needs: consul on PATH (or CONSUL_BIN), CONSUL_HTTP_ADDR.
 #
-#   consul/bootstrap.sh FOLDER SIDECARS GATEWAYS
+#   consul/bootstrap.sh FOLDER SIDECARS GATEWAYS [EGRESS]
 #
 # FOLDER receives one token file a service, readable by its owner alone, and `management` and `operator`.
-# SIDECARS and GATEWAYS are lists of service names. With VAULT_CA_TOKEN_FILE and VAULT_ADDR the mesh CA moves to Vault.
+# SIDECARS and GATEWAYS are lists of service names; EGRESS of GATEWAY=SERVICE, terminating gateways and the services
+# outside that they answer for. Services outside are registered from CONSUL_EXTERNAL, by default the folder external/
+# beside this script. With VAULT_CA_TOKEN_FILE and VAULT_ADDR the mesh CA moves to Vault.
 # CONSUL_ENTRIES is the folder of config entries; the one beside this script by default.
 set -eu
 umask 077
 
 consul=${CONSUL_BIN:-consul}
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-folder=$1 sidecars=$2 gateways=$3
+folder=$1 sidecars=$2 gateways=$3 egress=${4:-}
 entries=${CONSUL_ENTRIES:-$here/config}
+external=${CONSUL_EXTERNAL:-$here/external}
 mkdir -p "$folder"
 
 say() { printf 'consul: %s\n' "$*" >&2; }
@@ -88,6 +91,20 @@ write_entries() {
     done
 }
 
+# A terminating gateway holds the leaf of each service that it answers for.
+egress_policy() {
+    sed "s/SERVICE/$1/g" "$here/policies/gateway.hcl.tmpl"
+    for pair in $egress; do
+        [ "${pair%%=*}" != "$1" ] || printf 'service "%s" { policy = "write" }\n' "${pair#*=}"
+    done
+}
+
+register_external() {
+    for file in "$external"/*.hcl; do
+        "$consul" services register "$file" >&2
+    done
+}
+
 bootstrap_acl
 CONSUL_HTTP_TOKEN=$(cat "$folder/management")
 export CONSUL_HTTP_TOKEN
@@ -101,6 +118,11 @@ for service in $gateways; do
     sed "s/SERVICE/$service/g" "$here/policies/gateway.hcl.tmpl" | policy "gateway-$service"
     token "$service" "gateway-$service"
 done
+for service in $(for pair in $egress; do echo "${pair%%=*}"; done | sort -u); do
+    egress_policy "$service" | policy "gateway-$service"
+    token "$service" "gateway-$service"
+done
 mesh_ca_in_vault
 write_entries
+register_external
 say "ready"

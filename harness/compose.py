@@ -79,6 +79,10 @@ class Compose:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.environment['GATEWAY_PORT']}/"
 
+    @property
+    def tls_url(self) -> str:
+        return f"https://localhost:{self.environment['GATEWAY_TLS_PORT']}/"
+
     def consul(self, *words: str, stdin: str = "") -> str:
         """Run the stock command line as the operator."""
         return self("run", "--rm", "-T", "operator", *words, stdin=stdin)

@@ -133,6 +133,25 @@ def tell(story: Story, mesh: World) -> None:
     story.show(f"curl -H 'Host: web.example.com' {url}/", said)
     story.expect("traffic goes on", said.startswith("web v1 -> api: api v"))
 
+    story.step("6. TLS at the edge: the gateway's certificate comes from Vault, too")
+    secure = ["--cacert", str(mesh.edge_ca)]
+    said = curl(*secure, f"{mesh.tls_url}/")
+    story.show(f"curl --cacert {mesh.edge_ca} {mesh.tls_url}/", said)
+    story.expect("web answers over TLS", said.startswith("web v1 -> api: api v"))
+
+    story.step("7. Out of the mesh: web may read a partner's offers; TLS begins at the terminating gateway")
+    outside = f"http://127.0.0.1:{mesh.ports['web-to-partner']}"
+    offers = until(lambda: curl(f"{outside}/offers").startswith("partner: /offers"), 10)
+    story.show(f"curl {outside}/offers   # as web calls it", curl(f"{outside}/offers"))
+    story.expect("the partner answers", offers is not None)
+    said = curl("-w", "%{http_code}", f"{outside}/orders")
+    story.show(f"curl {outside}/orders", said)
+    story.expect("anything else is denied", said == "RBAC: access denied403")
+    _consul(story, mesh, "config", "delete", "-kind", "service-intentions", "-name", "partner")
+    shut = until(lambda: curl(f"{outside}/offers") == "RBAC: access denied", 3)
+    story.show(f"curl {outside}/offers", curl(f"{outside}/offers"))
+    story.expect("nobody reaches the outside without an intention", shut is not None)
+
 
 def _consul(story: Story, mesh: World, *arguments: str) -> None:
     done = mesh.consul_cli(*arguments)
@@ -180,7 +199,8 @@ def manual(mesh: World) -> None:
     print(f"  {operator} intention delete web db && {operator} intention create -deny web db")
     print(f"  {_ask_db_command(mesh)}")
     print(f"  curl -H 'Host: web.example.com' {mesh.url}/")
-    print(f"\n  gateway     {mesh.url}")
+    print(f"  curl --cacert {mesh.edge_ca} {mesh.tls_url}/")
+    print(f"\n  gateway     {mesh.url}, {mesh.tls_url}")
     if not mesh.embedded:
         print(f"  Consul UI   {mesh.consul.http_addr}/ui   (token: {mesh.token_file('operator')})")
     for name, proxy in mesh.proxies.items():

@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,9 +35,14 @@ from harness.servers import (
 from lictor.dev.mesh import Preparation
 from lictor.documents import read_file
 from lictor.up.ports import free_ports
+from sidecar.settings import camelized
 
 SIDECARS = ("web", "api", "db")
 GATEWAY = "edge"
+EGRESS = "egress"
+PARTNER = "partner"  # the service outside, behind the terminating gateway
+EDGE_NAMES = ("web.example.com", "api.example.com", "localhost")
+EDGE_DOMAINS = "example.com,localhost"
 Say = Callable[[str], None]
 
 
@@ -74,6 +80,16 @@ class World:
     def url(self) -> str:
         """Return the gateway's URL."""
         return f"http://127.0.0.1:{self.gateway_port}"
+
+    @property
+    def tls_url(self) -> str:
+        """Return the gateway's URL over TLS; `edge_ca` has its CA."""
+        return f"https://localhost:{self.ports['edge-tls']}"
+
+    @property
+    def edge_ca(self) -> Path:
+        """Return the file with the CA that signs for the outside."""
+        return self.folder / "edge-ca.pem"
 
     def token_file(self, name: str) -> Path:
         """Return the file with the Consul token of a service, or of `operator`."""
@@ -158,11 +174,11 @@ class World:
             ["vault/issue-secret-id.sh", service, str(credentials)], {**self.vault.environment, "WRAP_TTL": "120s"}
         )
 
-    def start_app(self, name: str, *arguments: str) -> None:
-        """Start a test app."""
+    def start_app(self, name: str, *arguments: str, of: Sequence[str] = ("-m", "harness.app")) -> None:
+        """Start a test app, or another program of Python's."""
         program = Program(
             f"app-{name}",
-            [sys.executable, "-m", "harness.app", *arguments],
+            [sys.executable, *of, *arguments],
             self.folder,
             {"PYTHONPATH": str(REPOSITORY)},
         )
@@ -194,7 +210,7 @@ def run_script(arguments: list[str], environment: Mapping[str, str]) -> str:
 def world(
     say: Say = lambda _: None, leaf_ttl: str = "1h", *, gateway_port: int = 0, embedded: bool = False
 ) -> Iterator[World]:
-    """Run the demo's mesh: edge (gateway), web, api v1, api v2, db (tcp)."""
+    """Run the demo's mesh: edge (gateway), web, api v1, api v2, db (tcp), and egress, the way to a partner outside."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lictor-world-")))
         if embedded:
@@ -225,14 +241,16 @@ def _prepare(
     tokens = folder / "tokens"
     say("preparing them: vault/bootstrap.sh, consul/bootstrap.sh")
     run_script(["vault/bootstrap.sh", "ca", str(folder)], vault.environment)
-    entries = _entries(folder, gateway_port)
+    ports = _ports()
+    entries = _entries(folder, gateway_port, ports)
     run_script(
-        ["consul/bootstrap.sh", str(tokens), " ".join(SIDECARS), GATEWAY],
+        ["consul/bootstrap.sh", str(tokens), " ".join(SIDECARS), GATEWAY, f"{EGRESS}={PARTNER}"],
         {
             **consul.environment,
             "VAULT_ADDR": vault.address,
             "VAULT_CA_TOKEN_FILE": str(folder / "consul-ca-token"),
             "CONSUL_ENTRIES": str(entries),
+            "CONSUL_EXTERNAL": str(folder / "external"),
         },
     )
     trust_domain = consul.api("connect/ca/roots")["TrustDomain"]
@@ -240,30 +258,53 @@ def _prepare(
         ["vault/bootstrap.sh", "mesh", trust_domain, "dc1", " ".join((*SIDECARS, GATEWAY))],
         {**vault.environment, "LEAF_TTL": leaf_ttl},
     )
-    return World(folder, consul, vault, trust_domain, gateway_port, _ports())
+    run_script(
+        ["vault/bootstrap.sh", "egress", trust_domain, "dc1", EGRESS, PARTNER],
+        {**vault.environment, "LEAF_TTL": leaf_ttl},
+    )
+    run_script(["vault/bootstrap.sh", "edge", GATEWAY, EDGE_DOMAINS], vault.environment)
+    made = World(folder, consul, vault, trust_domain, gateway_port, ports)
+    with urllib.request.urlopen(f"{vault.address}/v1/pki_edge/ca/pem", timeout=5) as answer:
+        made.edge_ca.write_bytes(answer.read())
+    return made
 
 
-def _entries(folder: Path, gateway_port: int) -> Path:
-    """Return a copy of the demo's entries whose gateway listens on this port."""
-    entries = folder / "config"
-    shutil.copytree(REPOSITORY / "consul" / "config", entries)
-    ingress = entries / "50-edge-ingress.hcl"
-    ingress.write_text(ingress.read_text().replace("Port = 8080", f"Port = {gateway_port}"))
-    return entries
+def _entries(folder: Path, gateway_port: int, ports: Mapping[str, int]) -> Path:
+    """Return a copy of the demo's entries, and of its services outside, with the ports and files of this machine."""
+    for name in ("config", "external"):
+        shutil.copytree(REPOSITORY / "consul" / name, folder / name)
+    changes: dict[str, dict[str, object]] = {
+        "config/50-edge-ingress.hcl": {"8080": gateway_port, "8443": ports["edge-tls"]},
+        "config/55-egress-terminating.hcl": {"/run/partner/ca.pem": folder / "partner-ca.pem"},
+        "external/partner.hcl": {'"partner"\n  port': '"127.0.0.1"\n  port', "8443": ports["partner"]},
+    }
+    for name, words in changes.items():
+        text = (folder / name).read_text()
+        for old, new in words.items():
+            assert old in text
+            text = text.replace(old, str(new))
+        (folder / name).write_text(text)
+    return folder / "config"
 
 
 def _prepare_embedded(say: Say, folder: Path, servers: DevServers, leaf_ttl: str, gateway_port: int) -> World:
     say("preparing them: mesh CA in Vault, tokens, config entries")
-    trust_domain = asyncio.run(_prepare_by_api(folder, servers, leaf_ttl, _entries(folder, gateway_port)))
-    return World(folder, servers, servers.vault, trust_domain, gateway_port, _ports(), embedded=True)
+    made = World(folder, servers, servers.vault, "", gateway_port, _ports(), embedded=True)
+    made.trust_domain = asyncio.run(_prepare_by_api(made, servers, leaf_ttl))
+    return made
 
 
-async def _prepare_by_api(folder: Path, servers: DevServers, leaf_ttl: str, entries: Path) -> str:
+async def _prepare_by_api(made: World, servers: DevServers, leaf_ttl: str) -> str:
+    folder = made.folder
     async with Preparation(servers.http_addr, servers.vault.address, servers.vault.token, servers.token) as preparation:
         await preparation.authority((*SIDECARS, GATEWAY), leaf_ttl)
-        await preparation.tokens(folder / "tokens", SIDECARS, (GATEWAY,))
-        for file in sorted(entries.glob("*.hcl")):
+        await preparation.egress(EGRESS, (PARTNER,), leaf_ttl)
+        made.edge_ca.write_text(await preparation.edge(GATEWAY, EDGE_DOMAINS))
+        await preparation.tokens(folder / "tokens", SIDECARS, (GATEWAY,), {EGRESS: (PARTNER,)})
+        for file in sorted(_entries(folder, made.gateway_port, made.ports).glob("*.hcl")):
             await preparation.write(read_file(str(file)).data)
+        for file in sorted((folder / "external").glob("*.hcl")):
+            await preparation.register(camelized(read_file(str(file)).data["service"]))
         return preparation.trust_domain
 
 
@@ -284,6 +325,10 @@ def _ports() -> dict[str, int]:
         "db-side",
         "web-to-api",
         "web-to-db",
+        "web-to-partner",
+        "partner",
+        "egress",
+        "edge-tls",
     )
     return dict(zip(names, free_ports(len(names)), strict=True))
 
@@ -296,10 +341,14 @@ def _start(say: Say, world: World) -> None:
     for version in ("v1", "v2"):
         world.start_app(f"api-{version}", "--name", "api", "--version", version, "--port", str(ports[f"api-{version}"]))
     world.start_app("db", "--name", "db", "--port", str(ports["db"]), "--tcp")
-    say("starting a sidecar beside each, and the gateway; their leaves come from Vault")
+    say("starting partner, which is outside of the mesh and speaks TLS")
+    partner = ("--host", "127.0.0.1", "--port", str(ports["partner"]), "--ca", str(world.folder / "partner-ca.pem"))
+    world.start_app("partner", *partner, of=(str(REPOSITORY / "examples/compose/partner.py"),))
+    say("starting a sidecar beside each, and the gateways; their leaves come from Vault")
     upstreams = [
         {"destination_name": "api", "local_bind_port": ports["web-to-api"]},
         {"destination_name": "db", "local_bind_port": ports["web-to-db"], "config": {"protocol": "tcp"}},
+        {"destination_name": PARTNER, "local_bind_port": ports["web-to-partner"]},
     ]
     world.start_proxy(
         "web", "sidecar", sidecar_settings("web", "web-1", ports["web"], ports["web-side"], upstreams), "web"
@@ -311,7 +360,10 @@ def _start(say: Say, world: World) -> None:
         world.start_proxy(f"api-{version}", "sidecar", settings, "api")
     world.start_proxy("db", "sidecar", sidecar_settings("db", "db-1", ports["db"], ports["db-side"], []), "db")
     gateway = {"kind": "ingress", "service": GATEWAY, "id": "edge-1", "address": f"127.0.0.1:{world.gateway_port}"}
-    world.start_proxy(GATEWAY, "gateway", {"gateway": gateway}, GATEWAY)
+    tls = {"certificates": [{"vault_role": "edge", "names": list(EDGE_NAMES)}]}
+    world.start_proxy(GATEWAY, "gateway", {"gateway": gateway, "tls": tls}, GATEWAY)
+    egress = {"kind": "terminating", "service": EGRESS, "id": "egress-1", "address": f"127.0.0.1:{ports['egress']}"}
+    world.start_proxy(EGRESS, "gateway", {"gateway": egress}, EGRESS, role=EGRESS)
     for name, proxy in world.proxies.items():
         proxy.wait_ready()
         say(f"  {name} is ready")

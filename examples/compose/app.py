@@ -26,16 +26,20 @@ def main() -> None:
     parser.add_argument("--version", default="v1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--call", action="append", default=[], help="name=url of a service to call")
+    parser.add_argument(
+        "--pass", dest="passed", action="append", default=[], help="path=url that is asked for this path"
+    )
     arguments = parser.parse_args()
     calls = [pair.partition("=") for pair in arguments.call]
+    passed = [pair.partition("=") for pair in arguments.passed]
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            said = " -> ".join(
-                [f"{arguments.name} {arguments.version}", *(f"{name}: {call(url)}" for name, _, url in calls)]
-            )
+            answers = [call(url + self.path) for path, _, url in passed if self.path.startswith(path)]
+            answers = answers or [f"{name}: {call(url)}" for name, _, url in calls]
+            said = " -> ".join([f"{arguments.name} {arguments.version}", *answers])
             body = f"{said}\n".encode()
             self.send_response(200)
             self.send_header("content-length", str(len(body)))

@@ -21,8 +21,8 @@ from policies.errors import MeshError
 Json = dict[str, Any]
 SECONDS = 20.0
 WRAP_SECONDS = 120
-SIDECAR_POLICY = """
-path "pki_mesh/sign/mesh" {
+SIGN_POLICY = """
+path "ROLE" {
   capabilities = ["update"]
   denied_parameters = { "not_after" = [] "not_before" = [] }
 }
@@ -38,6 +38,20 @@ OPERATOR_RULES = (
     'operator = "write"\nmesh = "write"\nservice_prefix "" {\n  policy = "write"\n  intentions = "write"\n}\n'
     'node_prefix "" { policy = "read" }\nagent_prefix "" { policy = "read" }\n'
 )
+_NOBODY: Mapping[str, Iterable[str]] = {}
+_STRICT: Json = {  # of every role
+    "allow_any_name": False,
+    "allow_localhost": False,
+    "allow_ip_sans": False,
+    "require_cn": False,
+    "use_csr_common_name": False,
+    "key_type": "ec",
+    "key_bits": 256,
+    "key_usage": ["DigitalSignature"],
+    "basic_constraints_valid_for_non_ca": True,
+    "not_before_duration": "30s",
+    "no_store": True,
+}
 
 
 class PreparationFailed(MeshError):
@@ -78,12 +92,37 @@ class Preparation:
         await self._intermediate(f"spiffe://{self.trust_domain}")
         await self._vault("POST", "sys/auth/approle", {"type": "approle"})
         accessor = (await self._vault("GET", "sys/auth"))["data"]["approle/"]["accessor"]
-        await self._vault("POST", "pki_mesh/roles/mesh", self._role(accessor, leaf_ttl))
-        await self._vault("POST", "sys/policies/acl/lictor-sidecar", {"policy": SIDECAR_POLICY})
+        alias = f"{{{{identity.entity.aliases.{accessor}.metadata.role_name}}}}"
+        await self._leaf_role("mesh", [alias], leaf_ttl, template=True)
+        await self._may_sign("lictor-sidecar", "pki_mesh/sign/mesh")
         for service in services:
-            given: Json = {"token_policies": ["lictor-sidecar"], "token_period": "72h", "token_type": "service"}
-            given |= {"secret_id_num_uses": 1, "secret_id_ttl": "10m"}
-            await self._vault("POST", f"auth/approle/role/{service}", given)
+            await self._app_role(service, "lictor-sidecar")
+
+    async def egress(self, gateway: str, services: Iterable[str], leaf_ttl: str) -> None:
+        """Let a terminating gateway have the leaves of these services. Raise PreparationFailed."""
+        await self._leaf_role(gateway, [gateway, *services], leaf_ttl, template=False)
+        await self._may_sign(f"lictor-{gateway}", f"pki_mesh/sign/{gateway}")
+        await self._app_role(gateway, f"lictor-{gateway}")
+
+    async def edge(self, gateway: str, domains: str) -> str:
+        """Let a CA for the outside sign these domains (with commas); return its PEM. Raise PreparationFailed."""
+        await self._vault("POST", "sys/mounts/pki_edge", {"type": "pki", "config": {"max_lease_ttl": "8760h"}})
+        root = {"common_name": "Lictor edge", "key_type": "ec", "key_bits": 256, "ttl": "8760h"}
+        made = await self._vault("POST", "pki_edge/root/generate/internal", root)
+        rules: Json = {"allowed_domains": domains, "allow_bare_domains": True, "allow_subdomains": True}
+        rules |= {**_STRICT, "use_csr_common_name": True, "client_flag": False, "ttl": "72h", "max_ttl": "72h"}
+        await self._vault("POST", "pki_edge/roles/edge", rules)
+        await self._may_sign("lictor-edge", "pki_edge/sign/edge")
+        await self._app_role(gateway, "lictor-sidecar", "lictor-edge")
+        return str(made["data"]["certificate"])
+
+    async def _may_sign(self, policy: str, path: str) -> None:
+        await self._vault("POST", f"sys/policies/acl/{policy}", {"policy": SIGN_POLICY.replace("ROLE", path)})
+
+    async def _app_role(self, service: str, *policies: str) -> None:
+        given: Json = {"token_policies": [*policies], "token_period": "72h", "token_type": "service"}
+        given |= {"secret_id_num_uses": 1, "secret_id_ttl": "10m"}
+        await self._vault("POST", f"auth/approle/role/{service}", given)
 
     async def _intermediate(self, uri: str) -> None:
         names = {"common_name": "Lictor mesh", "uri_sans": uri}
@@ -95,26 +134,16 @@ class Preparation:
         given = {"certificate": signed["data"]["certificate"]}
         await self._vault("POST", "pki_mesh/intermediate/set-signed", given)
 
-    def _role(self, accessor: str, leaf_ttl: str) -> Json:
-        alias = f"{{{{identity.entity.aliases.{accessor}.metadata.role_name}}}}"
-        return {
-            "allowed_uri_sans": [f"spiffe://{self.trust_domain}/ns/default/dc/dc1/svc/{alias}"],
-            "allowed_uri_sans_template": True,
-            "allow_any_name": False,
-            "allow_localhost": False,
-            "allow_ip_sans": False,
+    async def _leaf_role(self, role: str, services: list[str], leaf_ttl: str, *, template: bool) -> None:
+        given: Json = {
+            "allowed_uri_sans": [f"spiffe://{self.trust_domain}/ns/default/dc/dc1/svc/{name}" for name in services],
+            "allowed_uri_sans_template": template,
             "allow_wildcard_certificates": False,
-            "require_cn": False,
-            "use_csr_common_name": False,
-            "key_type": "ec",
-            "key_bits": 256,
-            "key_usage": ["DigitalSignature"],
-            "basic_constraints_valid_for_non_ca": True,
+            **_STRICT,
             "ttl": leaf_ttl,
             "max_ttl": leaf_ttl,
-            "not_before_duration": "30s",
-            "no_store": True,
         }
+        await self._vault("POST", f"pki_mesh/roles/{role}", given)
 
     async def credentials(self, service: str, folder: Path) -> None:
         """Put a role-id and a fresh wrapped, single-use secret-id into a folder, readable by its owner alone."""
@@ -126,13 +155,22 @@ class Preparation:
 
     # --- ACLs ---
 
-    async def tokens(self, folder: Path, sidecars: Iterable[str], gateways: Iterable[str]) -> None:
-        """Make `operator` and one token a service, each in a file of its name."""
+    async def tokens(
+        self,
+        folder: Path,
+        sidecars: Iterable[str],
+        gateways: Iterable[str],
+        egress: Mapping[str, Iterable[str]] = _NOBODY,
+    ) -> None:
+        """Make `operator` and one token a service, each in a file of its name; `egress` by terminating gateway."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_secret(folder / "management", self.consul_token)
         rules = {"operator": OPERATOR_RULES}
         rules |= {f"sidecar-{name}": SIDECAR_RULES.replace("NAME", name) for name in sidecars}
         rules |= {f"gateway-{name}": GATEWAY_RULES.replace("NAME", name) for name in gateways}
+        for name, services in egress.items():
+            own = [f'service "{service}" {{ policy = "write" }}\n' for service in services]
+            rules[f"gateway-{name}"] = GATEWAY_RULES.replace("NAME", name) + "".join(own)
         for policy, text in rules.items():
             await self._consul("PUT", "acl/policy", {"Name": policy, "Rules": text})
             name = policy.removeprefix("sidecar-").removeprefix("gateway-")
@@ -142,6 +180,10 @@ class Preparation:
     async def write(self, entry: Mapping[str, Any]) -> None:
         """Write a config entry."""
         await self._consul("PUT", "config", dict(entry))
+
+    async def register(self, service: Mapping[str, Any]) -> None:
+        """Register a service that is outside of the mesh."""
+        await self._consul("PUT", "agent/service/register", dict(service))
 
     # --- how ---
 

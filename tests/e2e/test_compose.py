@@ -43,9 +43,24 @@ def test_an_intention_denies_and_allows(compose: Compose) -> None:
     eventually(lambda: curl(compose.url, WEB)[0].startswith("200"), 3)
 
 
+def test_the_gateway_speaks_tls_with_a_certificate_from_vault(compose: Compose, edge_ca: str) -> None:
+    assert curl(compose.tls_url, "localhost", "--cacert", edge_ca)[0].startswith("200 web v1 -> api: api v")
+
+
+def test_web_reaches_the_partner_through_egress_as_its_intention_says(compose: Compose, edge_ca: str) -> None:
+    def offers() -> str:
+        return curl(f"{compose.tls_url}offers", "localhost", "--cacert", edge_ca)[0]
+
+    eventually(lambda: offers().startswith("200 web v1 -> partner: /offers of partner"), 20)
+    compose.consul("config", "delete", "-kind", "service-intentions", "-name", "partner")
+    eventually(lambda: offers() == "200 web v1 -> 403 RBAC: access denied", 3)
+    compose.consul("intention", "create", "-allow", "web", "partner")
+    eventually(lambda: offers().startswith("200 web v1 -> partner: /offers"), 3)
+
+
 def test_nothing_is_published_but_the_gateway_and_the_uis_on_loopback(compose: Compose) -> None:
     published: dict[str, Any] = {}
-    for service in ("consul", "vault", "web", "api-v1", "api-v2", "edge"):
+    for service in ("consul", "vault", "web", "api-v1", "api-v2", "edge", "egress", "partner"):
         ports = compose.container(service)["HostConfig"]["PortBindings"] or {}
         for bindings in ports.values():
             published[service] = {binding["HostIp"] for binding in bindings}
@@ -54,7 +69,7 @@ def test_nothing_is_published_but_the_gateway_and_the_uis_on_loopback(compose: C
 
 def test_every_container_is_nobody_without_a_capability_and_can_write_nowhere(compose: Compose) -> None:
     containers = compose.containers()
-    assert len(containers) == 14
+    assert len(containers) == 16
     for service, container in containers.items():
         host = container["HostConfig"]
         first = service == "volumes-init"  # gives the volumes to the others, without a network, and is gone
@@ -83,14 +98,21 @@ def test_the_orchestrator_may_hand_out_secret_ids_and_nothing_else(compose: Comp
         return compose("exec", "-T", "orchestrator", "sh", "-c", f"{token}{command} 2>&1 || true")
 
     found = json.loads(says("vault token lookup -format=json"))["data"]
-    assert found["policies"] == [f"lictor-orchestrator-{service}" for service in ("api", "edge", "web")]
+    assert found["policies"] == [f"lictor-orchestrator-{service}" for service in ("api", "edge", "egress", "web")]
     assert found["period"] > 0
     assert "permission denied" in says("vault policy list")
     assert "permission denied" in says("vault write -f auth/approle/role/web/secret-id")  # not wrapped
     mounts = {
         mount["Name"].partition("_")[2] for mount in compose.container("orchestrator")["Mounts"] if "Name" in mount
     }
-    assert mounts == {"orchestrator-token", "secrets-web", "secrets-api-v1", "secrets-api-v2", "secrets-edge"}
+    assert mounts == {
+        "orchestrator-token",
+        "secrets-web",
+        "secrets-api-v1",
+        "secrets-api-v2",
+        "secrets-edge",
+        "secrets-egress",
+    }
     holders = {
         service: mount["RW"]
         for service, container in compose.containers().items()
