@@ -32,10 +32,10 @@ from harness.servers import (
     http_json,
     vault_server,
 )
+from lictor.definitions import read_definitions
 from lictor.dev.mesh import Preparation
 from lictor.documents import read_file
 from lictor.up.ports import free_ports
-from sidecar.settings import camelized
 
 SIDECARS = ("web", "api", "db")
 GATEWAY = "edge"
@@ -304,7 +304,8 @@ async def _prepare_by_api(made: World, servers: DevServers, leaf_ttl: str) -> st
         for file in sorted(_entries(folder, made.gateway_port, made.ports).glob("*.hcl")):
             await preparation.write(read_file(str(file)).data)
         for file in sorted((folder / "external").glob("*.hcl")):
-            await preparation.register(camelized(read_file(str(file)).data["service"]))
+            for service in read_definitions(read_file(str(file))).services:
+                await preparation.register(service)
         return preparation.trust_domain
 
 
