@@ -255,7 +255,7 @@ def _prepare(
     )
     trust_domain = consul.api("connect/ca/roots")["TrustDomain"]
     run_script(
-        ["vault/bootstrap.sh", "mesh", trust_domain, "dc1", " ".join((*SIDECARS, GATEWAY))],
+        ["vault/bootstrap.sh", "mesh", trust_domain, "dc1", " ".join((*SIDECARS, GATEWAY, EGRESS))],
         {**vault.environment, "LEAF_TTL": leaf_ttl},
     )
     run_script(
@@ -297,7 +297,7 @@ def _prepare_embedded(say: Say, folder: Path, servers: DevServers, leaf_ttl: str
 async def _prepare_by_api(made: World, servers: DevServers, leaf_ttl: str) -> str:
     folder = made.folder
     async with Preparation(servers.http_addr, servers.vault.address, servers.vault.token, servers.token) as preparation:
-        await preparation.authority((*SIDECARS, GATEWAY), leaf_ttl)
+        await preparation.authority((*SIDECARS, GATEWAY, EGRESS), leaf_ttl)
         await preparation.egress(EGRESS, (PARTNER,), leaf_ttl)
         made.edge_ca.write_text(await preparation.edge(GATEWAY, EDGE_DOMAINS))
         await preparation.tokens(folder / "tokens", SIDECARS, (GATEWAY,), {EGRESS: (PARTNER,)})
@@ -364,7 +364,7 @@ def _start(say: Say, world: World) -> None:
     tls = {"certificates": [{"vault_role": "edge", "names": list(EDGE_NAMES)}]}
     world.start_proxy(GATEWAY, "gateway", {"gateway": gateway, "tls": tls}, GATEWAY)
     egress = {"kind": "terminating", "service": EGRESS, "id": "egress-1", "address": f"127.0.0.1:{ports['egress']}"}
-    world.start_proxy(EGRESS, "gateway", {"gateway": egress}, EGRESS, role=EGRESS)
+    world.start_proxy(EGRESS, "gateway", {"gateway": egress}, EGRESS, role=f"egress-{EGRESS}")
     for name, proxy in world.proxies.items():
         proxy.wait_ready()
         say(f"  {name} is ready")

@@ -100,9 +100,10 @@ class Preparation:
 
     async def egress(self, gateway: str, services: Iterable[str], leaf_ttl: str) -> None:
         """Let a terminating gateway have the leaves of these services. Raise PreparationFailed."""
-        await self._leaf_role(gateway, [gateway, *services], leaf_ttl, template=False)
-        await self._may_sign(f"lictor-{gateway}", f"pki_mesh/sign/{gateway}")
-        await self._app_role(gateway, f"lictor-{gateway}")
+        role = f"egress-{gateway}"
+        await self._leaf_role(role, [gateway, *services], leaf_ttl, template=False)
+        await self._may_sign(f"lictor-{role}", f"pki_mesh/sign/{role}")
+        await self._app_role(gateway, "lictor-sidecar", f"lictor-{role}")
 
     async def edge(self, gateway: str, domains: str) -> str:
         """Let a CA for the outside sign these domains (with commas); return its PEM. Raise PreparationFailed."""
