@@ -40,6 +40,11 @@ class Dialler:
         self.names = Names(lookup)
         self.originations = Originations()
 
+    def close(self) -> None:
+        """Look nothing up any more."""
+        self.names.close()
+        self.originations.close()
+
     async def connect(self, route: Route, timeout: float, made: Made) -> None:
         """Connect within `timeout` seconds. Raise ConnectFailed or ConnectTimedOut."""
         if route.spiffe_id is not None:

@@ -41,21 +41,35 @@ class Originations:
 
     def __init__(self) -> None:
         self._held: dict[Origination, _Held] = {}
+        self._reading: set[asyncio.Task[None]] = set()
 
     async def context(self, origination: Origination) -> ssl.SSLContext:
         """Return a context by the files as they are now, or by the last good ones. Raise ConnectFailed without any."""
         held = self._held.setdefault(origination, _Held())
-        if _signature(origination) != held.seen:
-            async with held.reading:
-                await _read(origination, held)
+        await _ready(origination, held)
         if held.context is None:
             raise ConnectFailed(f"TLS origination: {held.problem}")
         return held.context
 
-    def keep_only(self, wanted: AbstractSet[Origination]) -> None:
-        """Forget the files that no table names any more."""
+    def follow(self, wanted: AbstractSet[Origination]) -> None:
+        """Read the files that a table names for the first time, and forget those that it names no more."""
         for gone in self._held.keys() - wanted:
             del self._held[gone]
+        for new in wanted - self._held.keys():
+            held = self._held[new] = _Held()
+            task = asyncio.get_running_loop().create_task(_ready(new, held))
+            self._reading.add(task)
+            task.add_done_callback(self._reading.discard)
+
+    @property
+    def settled(self) -> bool:
+        """Return whether all files have been read, well or not."""
+        return not self._reading
+
+    def close(self) -> None:
+        """Read nothing any more."""
+        for task in self._reading:
+            task.cancel()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -72,10 +86,16 @@ class Originations:
         return tuple(found)
 
 
-async def _read(origination: Origination, held: _Held) -> None:
-    now = _signature(origination)
-    if now == held.seen:  # somebody else has read them meanwhile
+async def _ready(origination: Origination, held: _Held) -> None:
+    """Read files that are not as they were. Who has nothing yet waits for who is reading."""
+    if held.context is not None and _signature(origination) == held.seen:
         return
+    async with held.reading:
+        if (now := _signature(origination)) != held.seen:  # else somebody has read them meanwhile
+            await _read(origination, held, now)
+
+
+async def _read(origination: Origination, held: _Held, now: _Signature) -> None:
     held.seen = now  # of before reading: what changes meanwhile is read again
     try:
         context = await asyncio.to_thread(build_context, origination)

@@ -80,7 +80,7 @@ class Pools:
             (endpoint.address, endpoint.port) == (route.address, route.port)
             for cluster in self._named.values()
             if _how(cluster) == _how(route)
-            for endpoint in self._resolved(cluster).endpoints
+            for endpoint in self._endpoints(cluster)
         )
 
     def of_app(self, address: str, port: int) -> Pool:
@@ -110,7 +110,7 @@ class Pools:
     def _follow(self, cluster: Cluster) -> _Target:
         target = self._target(cluster.target)
         target.circuit.obey(cluster.limits)
-        endpoints = self._resolved(cluster).endpoints
+        endpoints = self._endpoints(cluster)
         places = {(endpoint.address, endpoint.port) for endpoint in endpoints}  # instances may share one
         target.outliers.obey(cluster.passive_health, len(places))
         return target
@@ -120,7 +120,7 @@ class Pools:
         idle = {
             (cluster.target, _route(cluster, endpoint)): None
             for cluster in self._named.values()
-            for endpoint in self._resolved(cluster).endpoints
+            for endpoint in self._endpoints(cluster)
         }
         return [
             {
@@ -167,7 +167,7 @@ class Pools:
         for cluster in named.values() if changed else ():
             if cluster.target in changed:
                 addresses = wanted.setdefault((cluster.target, _how(cluster)), set())
-                addresses.update((endpoint.address, endpoint.port) for endpoint in self._resolved(cluster).endpoints)
+                addresses.update((endpoint.address, endpoint.port) for endpoint in self._endpoints(cluster))
         for name, route in tuple(self._pools) if changed else ():
             if name not in changed or name == _LOCAL_APP:
                 continue
@@ -180,13 +180,18 @@ class Pools:
         outside = [cluster for cluster in clusters if cluster.spiffe_id is None]
         names = {endpoint.host for cluster in outside for endpoint in cluster.endpoints if endpoint.host}
         self._dialler.names.follow(names)
-        self._dialler.originations.keep_only({one.origination for one in outside if one.origination is not None})
+        self._dialler.originations.follow({one.origination for one in outside if one.origination is not None})
+
+    def _endpoints(self, cluster: Cluster) -> tuple[Endpoint, ...]:
+        """Return the endpoints of a cluster by what is known of its host names."""
+        if cluster.spiffe_id is not None or not any(endpoint.host for endpoint in cluster.endpoints):
+            return cluster.endpoints
+        return resolved(cluster.endpoints, self._dialler.names.addresses, strict=cluster.strict_dns)
 
     def _resolved(self, cluster: Cluster) -> Cluster:
-        """Return a cluster by what is known of its host names."""
-        if cluster.spiffe_id is not None or not any(endpoint.host for endpoint in cluster.endpoints):
+        endpoints = self._endpoints(cluster)
+        if endpoints == cluster.endpoints:
             return cluster
-        endpoints = resolved(cluster.endpoints, self._dialler.names.addresses, strict=cluster.strict_dns)
         return replace(cluster, endpoints=endpoints, chooser=build(endpoints, cluster.balancer))
 
     def _renamed(self, name: str) -> None:
@@ -207,8 +212,8 @@ class Pools:
 
     @property
     def settled(self) -> bool:
-        """Return whether every host name has been looked up once."""
-        return self._dialler.names.settled
+        """Return whether every host name has been looked up once, and every file read."""
+        return self._dialler.names.settled and self._dialler.originations.settled
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -217,7 +222,7 @@ class Pools:
 
     def close(self) -> None:
         """Close every idle connection; busy ones close when they come back."""
-        self._dialler.names.close()
+        self._dialler.close()
         for pool in self._pools.values():
             pool.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,14 @@ async def test_the_same_files_are_read_once(tmp_path: Path, authority: Authority
     assert held.problems == ()
 
 
+async def test_who_comes_while_the_files_are_read_waits_for_them(tmp_path: Path, authority: Authority) -> None:
+    origination, held = Origination(write_root(tmp_path, authority)), Originations()
+    held.follow({origination})
+    await asyncio.sleep(0)
+    first, second = await asyncio.gather(held.context(origination), held.context(origination))
+    assert first is second
+
+
 async def test_changed_files_make_another_context(tmp_path: Path, authority: Authority) -> None:
     origination, held = Origination(write_root(tmp_path, authority)), Originations()
     first = await held.context(origination)
@@ -132,8 +141,17 @@ async def test_what_no_table_names_is_forgotten(tmp_path: Path) -> None:
     held, gone = Originations(), Origination(str(tmp_path / "ca.pem"))
     with pytest.raises(ConnectFailed):
         await held.context(gone)
-    held.keep_only({Origination("/other.pem")})
+    held.follow(frozenset())
     assert held.problems == ()
+
+
+async def test_files_are_read_when_a_table_names_them_and_not_only_when_somebody_calls(tmp_path: Path) -> None:
+    held = Originations()
+    held.follow({Origination(str(tmp_path / "ca.pem"))})
+    while not held.settled:  # noqa: ASYNC110 - nobody else waits for that
+        await asyncio.sleep(0.01)
+    assert str(held.problems[0]).endswith("No such file or directory; closed until it can be read")
+    held.close()
 
 
 def test_an_encrypted_key_asks_nobody(tmp_path: Path, authority: Authority) -> None:
