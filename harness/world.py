@@ -159,7 +159,7 @@ class World:
         second.start()
         self.proxies[name] = Proxy(second, first.admin_port)
         try:
-            second.wait_until(lambda: self.proxies[name].admin("ready")["pid"] == second.pid)  # type: ignore[index]
+            second.wait_until(lambda: self.proxies[name].admin("ready")["pid"] == second.pid)  # type: ignore[index]  # a JSON object
         except RuntimeError:
             first.program.stop()
             raise
