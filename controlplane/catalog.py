@@ -71,7 +71,7 @@ from policies.watches import UpstreamWatch
 
 REQUEST_SECONDS = 10.0  # for anything that does not block
 SLACK_SECONDS = 5.0  # on top of a blocking query's wait and the server's jitter of wait/16
-_LARGE_BODY = 32 * 1024  # decoded beside the loop from here on
+_LARGE_BODY = 32 * 1024  # from here on decoded piece by piece, when its turn comes
 _MADE_UP_SOURCE = "lictor-default-action-probe"
 _REASONS_OF_THE_DEFAULT = ("Default ", "ACLs disabled")  # else an intention: "Matched L4 intention: ..."
 

@@ -1,9 +1,9 @@
-"""Long answers, decoded piece by piece by whoever reads them, beside the loop.
+"""Long answers, decoded piece by piece by whoever reads them, in a thread beside the data plane.
 
 `json.loads` of ten thousand instances holds the interpreter for hundreds of milliseconds, in a thread as well: no other
-thread runs meanwhile. Piece by piece the loop gets its turn after each. `Rows` is a list of which no more than one row
-is held decoded at a time; `Later` an answer of which the outer levels are taken apart here, down to where the pieces
-are small. The bytes stay in the pieces in which they came, too.
+thread runs meanwhile. Piece by piece the data plane gets its turn. `Rows` is a list of which no more than one
+row is held decoded at a time; `Later` an answer of which the outer levels are taken apart here, down to where the
+pieces are small. The bytes stay in the pieces in which they came, too.
 """
 
 from __future__ import annotations
