@@ -18,11 +18,9 @@ from policies.mesh import Mesh
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Credential:
-    """A leaf with its contexts, and what else those were built from."""
+    """A leaf with its contexts."""
 
     leaf: Leaf
-    roots: Roots
-    mesh: Mesh
     contexts: Contexts
 
     @property
@@ -39,27 +37,34 @@ class Credentials:
 
     def __init__(self) -> None:
         self.current = NO_CREDENTIALS
-        self.problems: tuple[Problem, ...] = ()
+        self._tried: dict[str, tuple[Leaf, Roots, Mesh]] = {}  # what each was last built from, well or not
+        self._problems: dict[str, Problem] = {}
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Return which leaves cannot be used."""
+        return tuple(self._problems.copy().values())
 
     def steps(self, leaves: Mapping[str, Leaf], roots: Roots, mesh: Mesh) -> Iterator[None]:
-        """Go by these leaves; one a step, since a handshake in memory takes a millisecond or two."""
-        built: dict[str, Credential] = {}
-        problems: list[Problem] = []
+        """Go by these leaves; one a step, since a handshake in memory takes some milliseconds.
+
+        Whoever has no time for all of them may come again: each is tried once.
+        """
+        for service in self._tried.keys() - leaves.keys():
+            del self._tried[service]
+            self._problems.pop(service, None)
+            self.current = {name: one for name, one in self.current.items() if name != service}
         for service, leaf in leaves.items():
-            old = self.current.get(service)
-            if old is not None and (old.leaf, old.roots, old.mesh) == (leaf, roots, mesh):
-                built[service] = old
+            given = (leaf, roots, mesh)
+            if self._tried.get(service) == given:
                 continue
+            self._tried[service] = given
             try:
-                built[service] = Credential(
-                    leaf, roots, mesh, build_contexts(leaf, roots, mesh.incoming, mesh.outgoing)
-                )
+                contexts = build_contexts(leaf, roots, mesh.incoming, mesh.outgoing)
             except BadLeaf as error:
-                effect = "the last good one goes on" if old is not None else "the service stays closed"
-                problems.append(Problem(f"leaf of {service}", str(error), effect))
-                if old is not None:
-                    built[service] = old
+                effect = "the last good one goes on" if service in self.current else "the service stays closed"
+                self._problems[service] = Problem(f"leaf of {service}", str(error), effect)
+            else:
+                self._problems.pop(service, None)
+                self.current = {**self.current, service: Credential(leaf, contexts)}
             yield
-        self.problems = tuple(problems)
-        if built != self.current:
-            self.current = built

@@ -148,7 +148,8 @@ class Doors:
         return door
 
     async def _dial(self, sni: str, relay: Relay) -> None:
-        guard = self._guard(sni)
+        generation = self._live.current
+        guard = self._of(generation.table.egress, sni) if generation is not None else None
         if isinstance(guard, FilterChain):
             await dial_outside(relay, self._pools, guard)
         else:

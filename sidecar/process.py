@@ -66,6 +66,7 @@ log = structlog.get_logger(__name__)
 COALESCE_SECONDS = 0.03  # a burst of changes is compiled once
 MAX_COALESCE_SECONDS = 0.3
 PAUSE = 3  # times as long as compiling took, so that a large mesh in motion leaves time for its requests
+CREDENTIAL_SECONDS = 0.25  # for leaves of linked services at a time: new roots make all of them anew
 SETTLE_SECONDS = 10.0  # how long readiness waits for upstreams that have not answered
 NOTICE_SECONDS = 1.0  # before the listeners close: for callers to hear of it, or for what a successor was not sent
 
@@ -322,7 +323,11 @@ class Process:
         with self._tidy():
             table, problems = compile_table(snapshot, previous)
         assert snapshot.roots is not None and snapshot.mesh is not None  # noqa: S101, PT018 - not missing
+        enough = time.monotonic() + (CREDENTIAL_SECONDS if self.live.current is not None else float("inf"))
         for _ in self._credentials.steps(snapshot.leaves, snapshot.roots, snapshot.mesh):
+            if time.monotonic() > enough:  # the table may hold a deny
+                self._changed.set()
+                break
             await asyncio.sleep(0)
         failures = await on(front, self._install(dataplane, snapshot, table))
         if self.certificates is not None:
