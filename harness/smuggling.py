@@ -559,7 +559,8 @@ def names_and_values() -> Iterator[Row]:
 def sizes() -> Iterator[Row]:
     """Both sides of the limits."""
     fields = b"X-A: 1\r\n"  # the called sidecar counts those of the caller's proxy, too: at most three
-    yield Row("fields-97", GET + fields * 96 + b"\r\n" + ADMIN, (200, 403), ("GET /",))
+    # A gateway adds five of its own, and the sidecar behind it counts them too.
+    yield Row("fields-95", GET + fields * 94 + b"\r\n" + ADMIN, (200, 403), ("GET /",))
     yield refused(431, "fields-101", GET + fields * 100 + b"\r\n")
     room = 60 * 1024 - len(GET + b"X: \r\n\r\n") - 1024  # the next hop counts what was added on the way, too
     yield Row("head-59k", GET + b"X: " + b"a" * room + b"\r\n\r\n" + ADMIN, (200, 403), ("GET /",))
