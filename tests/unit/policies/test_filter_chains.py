@@ -125,6 +125,23 @@ def test_a_subset_whose_filter_is_bad_keeps_its_instances_under_new_intentions(g
         before = after
 
 
+def test_a_service_that_is_named_like_a_subset_of_another_does_not_take_its_place(authority: Authority) -> None:
+    gateway = terminating("egress", authority, [{"Name": "ext"}, {"Name": "v1.ext"}])
+    link(gateway, "ext", [1], resolver={"Subsets": {"v1": {}}})
+    link(gateway, "v1.ext", [2])
+    first, problems = compile_table(gateway.snapshot)
+    assert (chains(first)["v1.ext"].service, [problem.where for problem in problems]) == (
+        "ext",
+        ["linked service v1.ext"],
+    )
+    gateway.hear(ResolverWatch("ext"), None)
+    second, problems = compile_table(gateway.snapshot, first)
+    assert (chains(second)["v1.ext"].service, problems) == ("v1.ext", ())
+    gateway.hear(ResolverWatch("ext"), {"Subsets": {"v1": {"Filter": "Service.Nope == 1"}}})
+    third, _ = compile_table(gateway.snapshot, second)  # which has no instances of its own to keep
+    assert (chains(third)["v1.ext"].service, len(chains(third)["v1.ext"].cluster.endpoints)) == ("v1.ext", 1)
+
+
 def test_services_come_and_go_with_the_wildcard(authority: Authority) -> None:
     gateway = terminating("egress", authority, [{"Name": "*"}], [row("a"), row(""), row("b")])
     for name in ("a", "b"):
