@@ -1,25 +1,26 @@
 """Host names as addresses of endpoints: looked up in the background, never by a request.
 
 A name is looked up when a table names it and again when the answer's TTL is over (RFC 8305 section 8: what is dialled
-next is what DNS says now). While DNS does not answer the last good addresses stay, as they do with Consul. c-ares, by
-aiodns, asks for A and AAAA at once, tells TTLs, and reads /etc/hosts; it is loaded when the first name is met.
+next is what DNS says now). While DNS does not answer the last good addresses stay, as they do with Consul. c-ares
+asks for A and AAAA at once, tells TTLs, and reads /etc/hosts; it is loaded when the first name is met, with a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from policies.errors import NameNotResolved, Problem
 
 if TYPE_CHECKING:
-    import aiodns
+    import pycares
 
 log = structlog.get_logger(__name__)
 
@@ -46,31 +47,46 @@ class Resolver:
 
     def __init__(self, nameservers: tuple[str, ...] | None = None) -> None:
         self._nameservers = nameservers
-        self._resolver: aiodns.DNSResolver | None = None
+        self._channel: pycares.Channel | None = None
 
     async def __call__(self, name: str) -> Resolved:
         """Return the addresses of a name. Raise NameNotResolved."""
-        import aiodns  # noqa: PLC0415 - 2 MB that only gateways to names pay
+        import pycares  # noqa: PLC0415 - only gateways to names pay for it
 
-        if self._resolver is None:
-            self._resolver = aiodns.DNSResolver(nameservers=self._nameservers, timeout=1.0, tries=2)
+        if self._channel is None:
+            self._channel = pycares.Channel(servers=self._nameservers, timeout=1.0, tries=2)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+
+        def settle(found: object, error: int | None) -> None:
+            if not answer.done():
+                answer.set_result((found, error))
+
+        def told(found: object, error: int | None) -> None:
+            """Take the answer over from the thread of c-ares."""
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(settle, found, error)
+
         try:
+            self._channel.getaddrinfo(name, None, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM, callback=told)
             async with asyncio.timeout(ANSWER_SECONDS):
-                found = await self._resolver.getaddrinfo(name, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM)
-        except aiodns.error.DNSError as error:
-            raise NameNotResolved(name, str(error.args[-1])) from error
-        except TimeoutError as error:
-            raise NameNotResolved(name, f"no answer within {ANSWER_SECONDS:g} s") from error
+                found, error = await answer
+        except (ValueError, RuntimeError, pycares.AresError) as failure:  # what can be no name
+            raise NameNotResolved(name, str(failure)) from failure
+        except TimeoutError as failure:
+            raise NameNotResolved(name, f"no answer within {ANSWER_SECONDS:g} s") from failure
+        if error:
+            raise NameNotResolved(name, _text(pycares.errno.strerror(error)))
         addresses = tuple(dict.fromkeys(_text(node.addr[0]) for node in found.nodes))
         if not addresses:
             raise NameNotResolved(name, "it has no address")
         return Resolved(addresses, float(min(node.ttl for node in found.nodes)))
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Let go of the sockets."""
-        if self._resolver is not None:
-            await self._resolver.close()
-            self._resolver = None
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
 
 def _text(address: bytes | str) -> str:

@@ -157,7 +157,7 @@ async def server() -> AsyncIterator[NameServer]:
 async def resolve(server: NameServer) -> AsyncIterator[Resolver]:
     resolver = Resolver((f"127.0.0.1:{server.port}",))
     yield resolver
-    await resolver.close()
+    resolver.close()
 
 
 async def test_both_families_and_the_ttl_come_from_dns(server: NameServer, resolve: Resolver) -> None:
