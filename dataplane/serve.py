@@ -34,7 +34,6 @@ from dataplane.passthrough import passthrough_welcome
 from dataplane.pools import Pools
 from dataplane.revocation import Revocation
 from dataplane.tcp import Relay, dial_app, dial_upstream
-from dataplane.tls_transport import TlsTransport
 from policies.called_certificates import proved_by_tls
 from policies.edge import NO_EDGE
 from policies.errors import ConfigError, IdentityError, Problem

@@ -73,7 +73,7 @@ class AcmeState:
     def keep_certificate(self, chain_pem: str, key_pem: bytes) -> ServerCertificate:
         """Keep a new certificate; return it. Raise BadServerCertificate when it is not what was ordered."""
         certificate = self._checked(chain_pem, key_pem)
-        if set(certificate.names) != set(self._settings.names) or certificate.not_after <= datetime.now(UTC):
+        if not set(self._settings.names).issubset(certificate.names) or certificate.not_after <= datetime.now(UTC):
             names = ", ".join(certificate.names)
             message = f"{certificate.source}: signed a certificate for {names} until {certificate.not_after}"
             raise BadServerCertificate(message)
