@@ -60,15 +60,13 @@ def compile_egress(snapshot: Snapshot, previous: Egress | None, problems: list[P
         if sources is None:
             continue
         old = by_service.get(link.name, [])
-        same = bool(old) and all(chain.made_from == sources for chain in old)
+        whole = len(old) == 1 + len(sources.resolver.subsets)
+        same = whole and all(chain.made_from == sources for chain in old)
         for chain in old if same else _chains(sources, {chain.sni: chain for chain in old}, problems):
             first = chains.setdefault(chain.sni, chain)
             if first is not chain:
-                where, said = (
-                    f"linked service {chain.service}",
-                    f"{first.service} has the server name {chain.sni} already",
-                )
-                problems.append(Problem(where, said, "nobody reaches it by that name"))
+                said = f"{first.service} has the server name {chain.sni} already"
+                problems.append(Problem(f"linked service {chain.service}", said, "nobody reaches it by that name"))
     proxy_sni = _proxy_sni(snapshot) if registration.forward_proxy else ""
     problems += contested(chains.values())
     egress = Egress(registration.bind_address, registration.bind_port, chains, proxy_sni, by_host(chains.values()))

@@ -142,6 +142,16 @@ def test_a_service_that_is_named_like_a_subset_of_another_does_not_take_its_plac
     assert (chains(third)["v1.ext"].service, len(chains(third)["v1.ext"].cluster.endpoints)) == ("v1.ext", 1)
 
 
+def test_a_subset_gets_its_server_name_back_from_a_service_that_had_it(authority: Authority) -> None:
+    gateway = terminating("egress", authority, [{"Name": "ext"}, {"Name": "a.ext"}])
+    link(gateway, "ext", [1], resolver={"Subsets": {"a": {}}})
+    link(gateway, "a.ext", [2])
+    first, _ = compile_table(gateway.snapshot)
+    assert chains(first)["a.ext"].service == "a.ext"
+    gateway.hear(TerminatingWatch("egress"), {"Name": "egress", "Services": [{"Name": "ext"}]})
+    assert compiled(gateway, first)["a.ext"].service == "ext"
+
+
 def test_services_come_and_go_with_the_wildcard(authority: Authority) -> None:
     gateway = terminating("egress", authority, [{"Name": "*"}], [row("a"), row(""), row("b")])
     for name in ("a", "b"):
