@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import gc
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -110,6 +111,7 @@ class Process:
     async def run(self, admin: Callable[[Process], Awaitable[Callable[[], Awaitable[None]]]] | None = None) -> None:
         """Live. `admin` starts the admin endpoint and returns how to stop it. Raise MeshError when it cannot start."""
         self._listen_to_signals()
+        _take_all_files()
         self.dataplane = Dataplane(self.live, self.metrics)
         stop_admin = await admin(self) if admin is not None else None
         control, catalog = ControlLoop(), Catalog(self.settings.consul)
@@ -481,6 +483,12 @@ class Process:
         """Return whether traffic may be sent here."""
         generation = self.live.current
         return self.phase is Phase.SERVING and generation is not None and generation.leaf_ends > time.time()
+
+
+def _take_all_files() -> None:
+    """Let this process have as many files open as it may: two a connection are soon more than the usual 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _tell_once() -> Callable[[object], None]:

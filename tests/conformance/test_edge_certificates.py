@@ -195,6 +195,9 @@ def test_passthrough_and_proxy_headers_reach_real_services(mesh: World) -> None:
     header = render_proxy_header(2, ("198.51.100.7", 4711), ("192.0.2.80", 443))
     with gateway(mesh, {}, more=more):
         mesh.proxies[GATEWAY].program.wait_until(lambda: spoken(plain, header + ASKS).startswith(b"HTTP/1.1 200 "), 15)
+        limits = Path(f"/proc/{mesh.proxies[GATEWAY].program.pid}/limits").read_text()
+        (files,) = (line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open files"))
+        assert files[0] == files[1]
         told = spoken(plain, header + ASKS).lower()
         assert b'["x-forwarded-for", "198.51.100.7"]' in told
         assert spoken(plain, ASKS) == b""

@@ -19,6 +19,7 @@ from lictor.up.ports import free_ports
 from policies.compiler import compile_table
 from policies.edge import EdgeSettings
 from policies.passthrough import PassthroughRule
+from policies.proxy_protocol import ProxyProtocol
 
 
 def shown(authority: Authority, name: str) -> ssl.SSLContext:
@@ -135,6 +136,15 @@ async def test_a_service_that_speaks_http_is_a_problem_and_not_served(authority:
         await wire.send(OF_CURL)
         assert await wire.read() == b""
         assert gateway.refused() == {"not_tcp": 1}
+
+
+async def test_a_service_that_speaks_http_cannot_be_sent_proxy_headers(authority: Authority) -> None:
+    settings = EdgeSettings(proxy_protocol=ProxyProtocol(send_to=("web", "db")))
+    listeners: list[Json] = [{"Port": 9443, "Protocol": "http", "Services": [{"Name": "web"}]}]
+    member = ingress("edge", authority, listeners, edge=settings)
+    upstream(member, "web", [1])
+    (problem,) = compile_table(member.snapshot)[1]
+    assert "web speaks http" in problem.message
 
 
 async def test_a_port_of_consuls_entry_stays_its_own(authority: Authority) -> None:
