@@ -140,7 +140,7 @@ def rule(made: Generation, chance: Chance) -> Json:
         filters["URLRewrite"] = {"Path": chance.one(REWRITES)}
     if chance.yes(20):
         filters["TimeoutFilter"] = {"RequestTimeout": "7s", "IdleTimeout": "-1s"}
-    if chance.yes(30):
+    if chance.yes(70):
         filters["RetryFilter"] = {"NumRetries": 2, "RetryOnStatusCodes": [503]}
     several = chance.yes(30)
     if several:  # all of them lead to the same instance, so that one draw is as good as another
@@ -289,7 +289,13 @@ async def edges(server: ConsulServer, folder: Path) -> AsyncIterator[Edges]:
         for name in GATEWAYS:
             start = proxies.envoy_gateway if name.startswith("e") else proxies.lictor_gateway
             starts.append((start, (name, next(numbers), "ingress" if name.endswith("in") else "api")))
-        await asyncio.gather(*(asyncio.to_thread(start, *arguments) for start, arguments in starts))
+        turns = asyncio.Semaphore(2)  # each has its time to get ready, and a machine may be busy
+
+        async def started(start: Callable[..., object], arguments: tuple[object, ...]) -> None:
+            async with turns:
+                await asyncio.to_thread(start, *arguments)
+
+        await asyncio.gather(*(started(*one) for one in starts))
         yield made
 
 
@@ -337,7 +343,7 @@ def a_case(chance: Chance, made: Generation) -> Case:
     listener = chance.one(("first", "first", "second") if kind == "in" else LISTENERS) if chance.yes(95) else TCP
     host = chance.one(HOSTS) if chance.yes(60) else chance.one(("a.example.com", "b.example.com", "s.ingress.consul"))
     request = chance.request(made.matches, host)
-    fields = (*request.headers, FAILING) if chance.yes(10) else request.headers
+    fields = (*request.headers, FAILING) if chance.yes(20) else request.headers
     return Case(made.number, kind, listener, Request(request.method, request.target, fields))
 
 
