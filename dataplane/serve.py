@@ -18,10 +18,8 @@ from dataplane.client_certificates import caller_lines
 from dataplane.client_hello import peek_client_hello
 from dataplane.clock import NEVER, Clock
 from dataplane.downstream import Downstream
-from dataplane.edge import each_request, edge_decider
 from dataplane.entrance import HTTP, Entrance, let_in
 from dataplane.exchange import Decide, Parse
-from dataplane.guests import Reception
 from dataplane.handshakes import HANDSHAKE_TIMEOUT, accept_outside_tls
 from dataplane.heads import parse_request
 from dataplane.inbound import inbound_decider, to_app
@@ -30,7 +28,6 @@ from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
 from dataplane.names import Lookup
 from dataplane.outbound import ingress_decider, upstream_decider
-from dataplane.passthrough import passthrough_welcome
 from dataplane.pools import Pools
 from dataplane.revocation import Revocation
 from dataplane.tcp import Relay, dial_app, dial_upstream
@@ -41,13 +38,14 @@ from policies.table import Cluster, Inbound, IngressListener, Table
 
 if TYPE_CHECKING:
     from dataplane.egress import Doors
+    from dataplane.guests import Reception
     from dataplane.tls_transport import TlsTransport
 
 log = structlog.get_logger(__name__)
 
 _FROM_THE_MESH = frozenset({"inbound", "egress"})  # purposes
 UNSENT = 128 * 1024  # bytes that the kernel keeps for a caller of a gateway beyond those on their way
-MANY = 65536
+MANY = 65536  # connections that may be on their way to be known where nobody has set a limit
 OPENED_AT_ONCE = 8  # listeners, until others have their turn
 
 
@@ -263,6 +261,9 @@ class Dataplane:
         return listener
 
     def _open_edge(self, key: ListenerKey) -> Listener:
+        from dataplane.edge import edge_decider  # noqa: PLC0415 - of no use to a sidecar
+        from dataplane.passthrough import passthrough_welcome  # noqa: PLC0415 - the same
+
         reception = self._receive()
         counts = self._metrics.for_listener(str(key))
         if key.purpose == "passthrough":
@@ -282,6 +283,9 @@ class Dataplane:
     def _receive(self) -> Reception:
         """Return the one of all listeners of a gateway."""
         if self._reception is None:
+            from dataplane.edge import each_request  # noqa: PLC0415 - of no use to a sidecar
+            from dataplane.guests import Reception  # noqa: PLC0415 - the same
+
             generation = self._live.current
             self._reception = Reception(generation.table.edge if generation is not None else NO_EDGE, self.clock)
             self._reception.each = each_request(self._reception)
