@@ -80,9 +80,18 @@ class Row:
 
 
 IDLE = "1,000 idle connections"
+_POST = 'wrk.method = "POST"\nwrk.body = string.rep("x", 65536)\n'
+_ANOTHER = """
+local number = 0
+request = function()
+    number = number + 1
+    return wrk.format(nil, "/?number=" .. number)
+end
+"""
 ROWS = {
     "pair, 1 KB": Row(_pairs, lambda one, seconds: requests(one, "/", seconds), share=1),
-    "pair, 64 KB both ways": Row(_pairs, lambda one, seconds: requests(one, "/64k", seconds, body=64 << 10)),
+    "pair, 1 KB, every head another": Row(_pairs, lambda one, seconds: requests(one, "/", seconds, script=_ANOTHER)),
+    "pair, 64 KB both ways": Row(_pairs, lambda one, seconds: requests(one, "/64k", seconds, script=_POST)),
     "pair, 1 MB": Row(_pairs, lambda one, seconds: requests(one, "/1m", seconds)),
     "full handshakes": Row(_pairs, lambda one, seconds: handshakes(one, max(2, seconds // 2))),
     "2,000 routes": Row(

@@ -47,12 +47,12 @@ def resident_mb(pid: int) -> float:
     return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) * 1024 / 1e6
 
 
-def requests(contender: Contender, path: str, seconds: int, *, body: int = 0, may_fail: bool = False) -> Round:
-    """Load a contender over kept connections: with GETs, or with POSTs of a body of so many bytes."""
+def requests(contender: Contender, path: str, seconds: int, *, script: str = "", may_fail: bool = False) -> Round:
+    """Load a contender over kept connections, with GETs that are all alike or as a script of wrk's says."""
     url = f"http://127.0.0.1:{contender.port}{path}"
-    _wrk(url, 1, body)
+    _wrk(url, 1, script)
     before = _cpu(contender)
-    text = _wrk(url, seconds, body)
+    text = _wrk(url, seconds, script)
     took = _cpu(contender) - before
     count = int(_found(r"(\d+) requests in", text))
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
@@ -68,13 +68,13 @@ def requests(contender: Contender, path: str, seconds: int, *, body: int = 0, ma
     )
 
 
-def _wrk(url: str, seconds: int, body: int = 0) -> str:
+def _wrk(url: str, seconds: int, script: str = "") -> str:
     words = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--latency"]
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        if body:
-            script.write(f'wrk.method = "POST"\nwrk.body = string.rep("x", {body})\n')
-            script.flush()
-            words += ["-s", script.name]
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        if script:
+            file.write(script)
+            file.flush()
+            words += ["-s", file.name]
         return subprocess.run([*words, url], capture_output=True, text=True, check=True).stdout
 
 
