@@ -38,6 +38,7 @@ _CHAIN = re.compile(rb"(?im)^x[-_]forwarded[-_](?:for|proto|host):[^\r\n]*\r\n")
 _FORWARDED = re.compile(rb"(?im)^forwarded:[^\r\n]*\r\n")
 _REQUEST_ID = re.compile(rb"(?im)^x[-_]request[-_]id:[^\r\n]*\r\n")
 _TRACE = re.compile(rb"(?im)^(?:traceparent|tracestate):[^\r\n]*\r\n")
+_OURS = frozenset({b"forwarded"})  # the others nobody may name in Connection, or are written behind the rest
 _SCHEMES = frozenset({"http", "https"})
 _BLOCK = 4096  # bytes of randomness that are fetched at once
 _NO_TRACE, _NO_PARENT = "0" * 32, "0" * 16
@@ -141,6 +142,8 @@ def _too_many(reason: str, wait: float) -> Reply:
 
 def forward(guest: Guest, head: RequestHead, scheme: str, settings: Forwarding) -> None:
     """Take claims off a head and write what is known."""
+    if settings.forwarded and head.strip is not None:
+        head.strip -= _OURS  # the caller's Connection may name its own, which is replaced anyway
     if guest.trusted:
         _from_trusted(guest, head, scheme, settings)
         return

@@ -126,6 +126,12 @@ class RequestHead:
         self.lines = lines
         self._fields = None
 
+    def end_hop(self) -> None:
+        """Take out what must not be passed on: what is added from now on is, whatever the caller's Connection names."""
+        if self.strip:
+            self.change(without(self.lines, self.strip))
+            self.strip = None
+
     def render(self, extra: bytes = b"", drop: frozenset[bytes] = frozenset()) -> bytes:
         """Return the head as it goes on: without hop-by-hop fields and `drop`, with `extra` lines at the end."""
         names = (self.strip or frozenset()) | drop
@@ -162,7 +168,7 @@ def looks_wrong(partial: bytes) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _names_a_host(value: bytes) -> bool:
+def names_a_host(value: bytes) -> bool:
     """Return whether a Host is a `host [":" port]` (RFC 9110 section 7.2), or empty."""
     return not value or _HOST.fullmatch(value) is not None
 
@@ -206,7 +212,7 @@ def parse_request(head: bytes) -> RequestHead:  # noqa: C901, PLR0912 - one bran
     if request.upgrade:
         _settle_upgrade(request)
     _settle_target(request)
-    if not _names_a_host(request.host):
+    if not names_a_host(request.host):
         raise BadHead(400, "bad_host")
     return request
 

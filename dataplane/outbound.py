@@ -101,7 +101,9 @@ class ToEndpoint:
             extra += downstream.caller_lines
             if head.client_cert is not None:
                 head.change(without(head.lines, head.client_cert))
-        _change(head, downstream, self._request_edits)
+        if self._request_edits:
+            head.end_hop()
+            _change(head, downstream, self._request_edits)
         return head.render(extra, _XFCC if head.xfcc else frozenset())
 
     def response_lines(self, head: ResponseHead, downstream: Downstream) -> ResponseHead:

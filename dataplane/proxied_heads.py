@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from dataplane.heads import BadHead, RequestHead, parse_request, without
+from dataplane.heads import BadHead, RequestHead, names_a_host, parse_request, without
 from policies.forward_proxy import CONNECT
 
 _HOST = re.compile(rb"(?im)^host:[ \t]*([^\r\n]*?)[ \t]*\r$")
@@ -37,6 +37,8 @@ def _parse_connect(line: bytes, lines: bytes) -> RequestHead:
     if len(words) != 3:  # noqa: PLR2004 - method, target, version
         raise BadHead(400, "bad_request_line")
     authority, version = words[1:]
+    if not names_a_host(authority):  # llhttp does not see it
+        raise BadHead(400, "bad_target")
     if version == b"HTTP/1.0":  # Python's http.client asks for tunnels like this, without a Host before 3.12
         lines = lines if _HOST.search(lines) is not None else b"Host: %b\r\n%b" % (authority, lines)
     # A target of CONNECT is no path: the rest is judged as that of any request.
@@ -46,7 +48,7 @@ def _parse_connect(line: bytes, lines: bytes) -> RequestHead:
     _check_host(authority, lines, _port(authority))
     request.method, request.target, request.host = CONNECT, authority, authority
     request.change(b"Host: %b\r\n%b" % (authority, without(request.lines, frozenset({b"host"}))))
-    request.close = request.close or version == b"HTTP/1.0"
+    request.close = True  # where no tunnel comes of it: what was sent ahead was meant for that, and is no request
     return request
 
 

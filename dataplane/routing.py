@@ -61,6 +61,7 @@ class _Rewrite:
         return cls(text, len(path.text) if path.kind == "prefix" else None)
 
     def apply(self, head: RequestHead) -> None:
+        head.end_hop()
         path, mark, query = head.target.partition(b"?")
         rest = b"" if self.matched is None else path[self.matched :]
         head.change(without(head.lines, _ORIGINAL) + b"x-envoy-original-path: %b\r\n" % head.target)

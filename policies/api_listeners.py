@@ -145,7 +145,7 @@ def _outbound(sources: HostSources, unheard: frozenset[str], before: Outbound | 
 
 
 def _waits(rule: Rule, unheard: frozenset[str]) -> bool:
-    return bool(unheard) and any(service.name in unheard for service in rule.services)
+    return bool(unheard) and not rule.refused and any(service.name in unheard for service in rule.services)
 
 
 def _by_match(outbound: Outbound) -> dict[RouteMatch | None, Route]:

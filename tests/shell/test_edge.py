@@ -424,3 +424,21 @@ def test_what_is_sent_to_services_can_be_read_by_anybody() -> None:
     header = parse_proxy_header(render_proxy_header(2, CALLER, ADDRESSED, "db.example.com"))
     assert not isinstance(header, int)
     assert (header.source, header.destination) == (CALLER, ADDRESSED)
+
+
+async def test_nobody_takes_away_what_the_gateway_adds_by_naming_it_in_connection(authority: Authority) -> None:
+    (port,) = free_ports(1)
+    headers = {"Set": {"x-from-outside": "1"}, "Add": {"x-zone": "dmz"}}
+    listeners = [
+        {"Port": port, "Protocol": "http", "Services": [{"Name": "web", "Hosts": ["*"], "RequestHeaders": headers}]}
+    ]
+    settings = EdgeSettings(forwarding=Forwarding(forwarded=True))
+    names = "x-from-outside, X-Zone, forwarded, x-request-id, traceparent, x-mine"
+    async with App().running() as app, edge(authority, listeners, {"web": app.port}, settings=settings):
+        async with await Wire.open(port) as wire:
+            for _ in range(3):  # planned or not
+                assert (await wire.ask(get(f"Connection: {names}\r\nX-Mine: 1\r\nX-Zone: lan\r\n"))).status == 200
+    for asked in app.requests:
+        assert (asked.all("x-from-outside"), asked.all("x-zone"), asked.all("x-mine")) == (["1"], ["dmz"], [])
+        assert asked.all("forwarded") == ['for=127.0.0.1;host="shop.example";proto=http']
+        assert len(asked.all("x-request-id")) == len(asked.all("traceparent")) == 1

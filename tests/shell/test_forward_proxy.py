@@ -310,6 +310,19 @@ async def test_what_was_sent_ahead_of_a_denied_tunnel_is_no_request(authority: A
         assert app.requests == []
 
 
+async def test_nor_is_what_was_sent_ahead_of_a_tunnel_that_cannot_be_made(authority: Authority) -> None:
+    (dead,) = free_ports(1)
+    async with App().running() as app, world(authority, app.port, dead) as w:
+        ahead = w.raw("GET http://@api/ HTTP/1.1\nHost: @api")
+        async with await w.peer() as straight, w.app() as through_the_sidecar:
+            for wire in (straight, through_the_sidecar):
+                await wire.send(w.raw("CONNECT @mail HTTP/1.1\nHost: @mail") + ahead)
+                said = await wire.rest()
+                assert said.startswith(b"HTTP/1.1 503 ")
+                assert said.count(b"HTTP/1.1 ") == 1
+        assert app.requests == []
+
+
 async def test_a_gateway_that_is_no_proxy_knows_nobody_of_its_own_name(authority: Authority) -> None:
     member = link(terminating("egress", authority, [{"Name": "ext"}]), "ext", [9], intentions=[ALLOW_WEB])
     async with half(member) as gate:

@@ -34,6 +34,12 @@ def test_a_port_that_goes_without_saying_may_be_left_out(line: str, host: str) -
     assert len(parse_proxied(raw(f"{line} HTTP/1.1\nHost: {host}")).get_all("host")) == 1
 
 
+def test_a_line_end_in_what_is_asked_for_does_not_reach_the_gateway() -> None:
+    """The port is all that Host need not say too."""
+    with pytest.raises(BadHead):
+        parse_proxied(b"CONNECT a:1\nX-Evil HTTP/1.1\r\nHost: a\r\n\r\n")
+
+
 def test_the_absolute_form_is_a_path_and_a_host() -> None:
     head = parse_proxied(raw("GET HTTP://api.example.com:8080/a?b HTTP/1.1\nHost: api.example.com:8080\t"))
     assert (head.method, head.target, head.host) == ("GET", b"/a?b", b"api.example.com:8080")
@@ -78,6 +84,8 @@ def test_an_old_client_may_ask_for_a_tunnel_without_a_host() -> None:
         ("CONNECT a:1 HTTP/1.1\nHost: a:1\nA b: c", "malformed"),
         ("connect a:1 HTTP/1.1\nHost: a:1", "malformed"),
         ("\nCONNECT a:1 HTTP/1.1\nHost: a:1", "bad_request_line"),
+        ("CONNECT a:1\x0bX HTTP/1.1\nHost: a", "bad_target"),
+        ("CONNECT a:1\x00 HTTP/1.1\nHost: a", "bad_target"),
     ],
 )
 def test_everything_else_is_refused(text: str, reason: str) -> None:

@@ -102,6 +102,12 @@ def test_the_original_path_is_ours_to_tell() -> None:
     assert b"x-envoy-original-path: /old\r\n" in request.lines
 
 
+def test_nobody_takes_the_original_path_away_by_naming_it_in_connection() -> None:
+    request = head("/old", "Connection: X-Envoy-Original-Path, X-A", "X-A: 1")
+    decide(prepared(route({"PathPrefix": "/old"}, "/new")), request)
+    assert request.render() == b"GET /new HTTP/1.1\r\nHost: a\r\nx-envoy-original-path: /old\r\n\r\n"
+
+
 def test_without_a_rewrite_nothing_is_told() -> None:
     request = head("/old")
     decide(prepared(route({"PathPrefix": "/old"})), request)

@@ -187,6 +187,15 @@ def test_a_rule_that_is_refused_is_so_in_the_table(authority: Authority) -> None
     assert len(problems) == 1
 
 
+def test_a_rule_that_is_refused_does_not_go_on_as_before_while_its_service_is_unheard(authority: Authority) -> None:
+    member = upstream(gateway(authority, route(rule("api"))), "api", [1])
+    before = member.table()
+    refused = {"Parents": [{"Name": "gw"}]} | route(rule("web", Filters={"JWT": {}}))
+    member.hear(RoutesWatch("http-route", "gw"), [refused])
+    table, _ = compile_table(member.snapshot, before)
+    assert "JWT" in host(table).routes[0].refused
+
+
 def test_modifiers_that_could_break_a_message_are_told(authority: Authority) -> None:
     filters = {"Headers": [{"Set": {"host": "evil"}}]}
     member = upstream(gateway(authority, route(rule("api", Filters=filters))), "api", [1])
