@@ -47,7 +47,7 @@ from policies.snapshot import (
     understand,
     wanted,
 )
-from policies.watches import UpstreamWatch
+from policies.watches import RoutesWatch, UpstreamWatch
 
 log = structlog.get_logger(__name__)
 
@@ -247,12 +247,15 @@ class Follower:
         before = self.snapshot.heard.get(watch)
         hides = isinstance(answer.data, list) and not answer.data and answer.filtered
         known = before.rows if isinstance(before, Intentions) else before
-        hidden = hides and bool(known)
-        if hidden and not status.hidden:
-            hint = "the Consul token lacks service:read or node:read; the last good answer stays"
+        if hides and not status.hidden:
+            hint = f"the Consul token lacks {_rights_to_see(watch)}" + ("; the last good answer stays" if known else "")
             log.warning("rows_hidden", watch=name_of(watch), hint=hint)
-        status.hidden = hidden
-        return hidden
+        status.hidden = hides
+        return hides and bool(known)
+
+
+def _rights_to_see(watch: Watch) -> str:
+    return "mesh:read" if isinstance(watch, RoutesWatch) else "service:read or node:read"
 
 
 def _rank(watch: Watch) -> int:

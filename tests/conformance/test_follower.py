@@ -38,6 +38,7 @@ from policies.snapshot import (
     missing,
     wanted,
 )
+from policies.watches import ApiGatewayWatch, RoutesWatch
 
 REGISTRATION = RegistrationWatch("web-proxy")
 API, ROWS = ChainWatch("api", "api"), EndpointsWatch("api")
@@ -273,6 +274,21 @@ async def test_a_wildcard_listener_keeps_its_services_when_acls_hide_them(author
         script.filtered = False
         script.change(GatewayServicesWatch, [])
         await eventually(lambda: API not in follower.status.watches)
+
+
+async def test_a_token_that_may_not_see_routes_is_told(authority: Authority) -> None:
+    script = Script(authority)
+    script.answers |= {
+        RegistrationWatch: {"Kind": "api-gateway", "ID": "gw", "Service": "gw", "Datacenter": "dc1", "Proxy": {}},
+        ApiGatewayWatch: {"Kind": "api-gateway", "Name": "gw", "Listeners": []},
+        RoutesWatch: [],
+    }
+    script.filtered = True
+    with capture_logs() as logs:
+        async with following(script, authority, Snapshot(Role.API, "gw")):
+            await eventually(lambda: [entry["event"] for entry in logs].count("rows_hidden") >= 2)
+    told = [entry["hint"] for entry in logs if entry["event"] == "rows_hidden"]
+    assert told == ["the Consul token lacks mesh:read"] * 2, "of http-routes and of tcp-routes"
 
 
 async def test_after_the_agent_was_away_its_fresh_checks_are_not_believed_at_once(
