@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from dataplane.exchange import Decide, Forward, Reply
 from dataplane.guests import Guest, Reception
+from dataplane.heads import without
 from policies.forwarding import (
     Forwarding,
     client_chain,
@@ -39,6 +40,8 @@ _FORWARDED = re.compile(rb"(?im)^forwarded:[^\r\n]*\r\n")
 _REQUEST_ID = re.compile(rb"(?im)^x[-_]request[-_]id:[^\r\n]*\r\n")
 _TRACE = re.compile(rb"(?im)^(?:traceparent|tracestate):[^\r\n]*\r\n")
 _OURS = frozenset({b"forwarded"})  # the others nobody may name in Connection, or are written behind the rest
+_XFCC = frozenset({b"x-forwarded-client-cert"})
+_CERTIFICATE = frozenset({b"client-cert"})
 _SCHEMES = frozenset({"http", "https"})
 _BLOCK = 4096  # bytes of randomness that are fetched at once
 _NO_TRACE, _NO_PARENT = "0" * 32, "0" * 16
@@ -51,6 +54,7 @@ def edge_decider(decide: Decide, reception: Reception) -> Decide:
 
     def forwarded(downstream: Downstream, head: RequestHead) -> Forward | Reply:
         forward(cast("Guest", downstream.keeper), head, "https" if downstream.tls else "http", settings)
+        _certify(head, downstream.caller_lines)
         return decide(downstream, head)
 
     return forwarded
@@ -173,6 +177,16 @@ def _from_trusted(guest: Guest, head: RequestHead, scheme: str, settings: Forwar
         lines = _FORWARDED.sub(b"", lines) + _field("forwarded", forwarded_value(chain, host, proto))
     head.change(lines)
     head.proto = True
+
+
+def _certify(head: RequestHead, lines: bytes) -> None:
+    """Put what is known of the caller's certificate in the place of what it claims, whoever it is."""
+    claims = (head.client_cert or frozenset()) | (_XFCC if head.xfcc else frozenset())
+    if claims or lines:
+        head.change((without(head.lines, claims) if claims else head.lines) + lines)
+    if lines and head.strip is not None:
+        head.strip -= _CERTIFICATE
+    head.client_cert, head.xfcc = None, False
 
 
 class Ids:

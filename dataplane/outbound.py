@@ -12,7 +12,7 @@ from dataplane.clusters import ClusterPools, Failover
 from dataplane.downstream import Downstream
 from dataplane.exchange import Decide, Reply
 from dataplane.hashing import makes_cookies, new_cookies, request_hash
-from dataplane.heads import FORWARDED_PROTO, RequestHead, ResponseHead, without
+from dataplane.heads import FORWARDED_PROTO, RequestHead, ResponseHead
 from dataplane.hosts import Hosts
 from dataplane.live import Live
 from dataplane.modifiers import Edit, Moment, compile_edits
@@ -34,7 +34,6 @@ class ToEndpoint:
     __slots__ = (
         "_all",
         "_cookies",
-        "_edge",
         "_leg",
         "_pools",
         "_request_edits",
@@ -59,7 +58,6 @@ class ToEndpoint:
         self._all = everything
         self._leg = leg
         self._cookies = pools.hashes and makes_cookies(pools.cluster.balancer.hash_policies)
-        self._edge = virtual_host is not None
         self._request_edits = _request_edits(route, leg, virtual_host)
         self._response_edits = _response_edits(route, leg, virtual_host)
         self.request_timeout = route.request_timeout
@@ -97,10 +95,6 @@ class ToEndpoint:
     def request(self, head: RequestHead, downstream: Downstream) -> bytes:
         """Return the head with this route's changes. What the app says about certificates is not believed."""
         extra = b"" if head.proto else FORWARDED_PROTO
-        if self._edge:
-            extra += downstream.caller_lines
-            if head.client_cert is not None:
-                head.change(without(head.lines, head.client_cert))
         if self._request_edits:
             head.end_hop()
             _change(head, downstream, self._request_edits)

@@ -170,3 +170,20 @@ async def test_a_share_that_nobody_serves_answers_503(authority: Authority) -> N
         for target in ("/", "/none"):
             answer = await wire.ask(get(target))
             assert (answer.status, answer.get("x-lictor-reason")) == (503, "no_healthy_upstream")
+
+
+async def test_no_rule_sees_what_a_caller_claims_of_a_certificate(authority: Authority) -> None:
+    (port,) = free_ports(1)
+    listeners = [{"Name": "l", "Port": port, "Protocol": "http"}]
+    fields = ("Client-Cert", "Client-Cert-Chain", "X-Forwarded-Client-Cert")
+    matches = [{"Headers": [{"Name": name, "Match": "present"}]} for name in fields]
+    routes = [{"Name": "r", "Rules": [{"Matches": matches, "Services": [{"Name": "admin"}]}, rule("web")]}]
+    async with (
+        App(say(b"web")).running() as web,
+        App(say(b"admin")).running() as admin,
+        edge(authority, listeners, routes, {"web": web.port, "admin": admin.port}),
+        await Wire.open(port) as wire,
+    ):
+        for name in fields:
+            assert (await wire.ask(get().replace(b"\r\n\r\n", f"\r\n{name}: :aa:\r\n\r\n".encode()))).body == b"web"
+    assert admin.requests == []
