@@ -1,11 +1,14 @@
-"""What the gateway's YAML adds to a listener: HSTS where it speaks TLS, a redirect where it does not."""
+"""What the gateway's YAML adds to a listener: HSTS where it speaks TLS, a redirect where it does not.
+
+A listener whose callers must show a certificate is closed where the entry gives it no TLS.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from policies.chain import HTTP_PROTOCOLS
-from policies.edge_tls import EdgeTls, Hsts
+from policies.edge_tls import EdgeTls, Hsts, PortWords
 from policies.errors import Problem
 from policies.routes import HeaderModifiers
 from policies.table import IngressListener, VirtualHost
@@ -21,7 +24,11 @@ def with_edge_words(
     found, problems = [], []
     for listener in listeners:
         words = edge.words(listener.port)
-        if listener.protocol not in HTTP_PROTOCOLS:
+        if _misses_certificates(listener, words):
+            message = "its callers must show a certificate, but it does not speak TLS"
+            fix = "it stays closed: give it TLS or a redirect, or say require_client_certificate: false of its port"
+            problems.append(Problem(f"listener {listener.port}", message, fix))
+        elif listener.protocol not in HTTP_PROTOCOLS:
             found.append(listener)
         elif listener.tls is not None:
             hosts = listener.virtual_hosts
@@ -36,6 +43,12 @@ def with_edge_words(
                     Problem(where, f"redirects to {port}, where no listener speaks TLS", "callers fail there")
                 )
     return tuple(found), tuple(problems)
+
+
+def _misses_certificates(listener: IngressListener, words: PortWords) -> bool:
+    """Return whether callers would be served who were to prove who they are."""
+    redirects = words.redirect is not None and listener.protocol in HTTP_PROTOCOLS
+    return listener.tls is None and words.require_client_certificate and not redirects
 
 
 def _promising(host: VirtualHost, hsts: Hsts) -> VirtualHost:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from policies.edge_tls import EdgeTls, Hsts, ListenerTls, PortWords, RedirectToTls
 from policies.edge_words import with_edge_words
 from policies.routes import HeaderModifiers
@@ -32,6 +34,19 @@ def test_hsts_is_said_over_tls_alone_and_not_over_the_entrys_own_word() -> None:
 def test_a_redirect_to_where_nobody_speaks_tls_is_told() -> None:
     _, (problem,) = with_edge_words((PLAIN,), EdgeTls(ports={8080: WORDS}))
     assert (problem.where, problem.message) == ("listener 8080", "redirects to 8443, where no listener speaks TLS")
+
+
+def test_who_must_show_a_certificate_is_not_served_in_plaintext() -> None:
+    """The entry is another's to write: without its TLS there is nobody to ask."""
+    words = PortWords(client_ca_file="ca.pem", require_client_certificate=True)
+    open_tcp = replace(TCP, tls=None)
+    found, problems = with_edge_words((PLAIN, SECURE, TCP, open_tcp), EdgeTls(everywhere=words))
+    assert found == (SECURE, TCP)
+    assert [problem.where for problem in problems] == ["listener 8080", "listener 5432"]
+    redirecting = EdgeTls(everywhere=replace(words, redirect=RedirectToTls(8443)))
+    assert with_edge_words((PLAIN, SECURE), redirecting)[0][0].redirect == RedirectToTls(8443)
+    relaxed = EdgeTls(everywhere=words, ports={8080: PortWords()})
+    assert with_edge_words((PLAIN, SECURE), relaxed) == ((PLAIN, SECURE), ())
 
 
 def test_without_a_word_listeners_are_as_they_were() -> None:
