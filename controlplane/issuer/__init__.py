@@ -6,11 +6,20 @@ not raise for what may get better; its `status` tells what is wrong meanwhile.
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
+import structlog
+
+from policies.errors import CatalogError, IssuerError
 from policies.identity import Leaf, SpiffeId
+from policies.rotation import retry_pause
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -37,3 +46,27 @@ class Issuer(Protocol):
     async def close(self) -> None:
         """Let go of connections and threads."""
         ...
+
+
+def succeeded(status: IssuerStatus) -> None:
+    """Note that the issuer answered, telling the end of a failure."""
+    if status.failing_since is not None:
+        log.info("issuer_recovered", issuer=status.kind, seconds=round(time.time() - status.failing_since, 1))
+    status.failing_since = None
+    status.failures = 0
+    status.error = ""
+
+
+def failed(status: IssuerStatus, error: CatalogError | IssuerError, ends: datetime | None) -> float:
+    """Note a failure, telling it once and what is terminal by its words; return the seconds before the next try.
+
+    `ends` is the end of what was signed last, if anything was.
+    """
+    status.failures += 1
+    said = str(error)
+    if status.failing_since is None or (error.terminal and said != status.error):
+        log.warning("issuer_failing", issuer=status.kind, error=said)
+    status.failing_since = status.failing_since or time.time()
+    status.error = said
+    remaining = ends.timestamp() - time.time() if ends is not None else 0.0
+    return 0.05 + retry_pause(status.failures, remaining, random.random())

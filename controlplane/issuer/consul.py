@@ -8,19 +8,16 @@ Source: `GET /v1/agent/connect/ca/leaf/:service`, blocking.
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import structlog
 
-from controlplane.issuer import IssuerStatus
+from controlplane.issuer import IssuerStatus, failed, succeeded
 from controlplane.issuer.leaf import checked_leaf
 from policies.errors import BadLeaf, CatalogError, IssuerError
 from policies.identity import Leaf, SpiffeId
-from policies.rotation import retry_pause
 
 log = structlog.get_logger(__name__)
 
@@ -84,9 +81,9 @@ class ConsulIssuer:
                 found = _leaf(spiffe_id, answer.data)
             except (CatalogError, IssuerError) as error:
                 cursor = ""
-                await asyncio.sleep(_failed(status, error, leaf))
+                await asyncio.sleep(failed(status, error, leaf.not_after if leaf is not None else None))
                 continue
-            _succeeded(status)
+            succeeded(status)
             cursor = answer.cursor
             if leaf is None or found.serial != leaf.serial:
                 leaf = found
@@ -98,24 +95,6 @@ class ConsulIssuer:
 
     async def close(self) -> None:
         """Nothing of its own to let go of."""
-
-
-def _succeeded(status: IssuerStatus) -> None:
-    if status.failing_since is not None:
-        log.info("issuer_recovered", issuer="consul", seconds=round(time.time() - status.failing_since, 1))
-    status.failing_since = None
-    status.failures = 0
-    status.error = ""
-
-
-def _failed(status: IssuerStatus, error: Exception, leaf: Leaf | None) -> float:
-    status.failures += 1
-    status.error = str(error)
-    if status.failing_since is None:
-        status.failing_since = time.time()
-        log.warning("issuer_failing", issuer="consul", error=str(error))
-    remaining = leaf.not_after.timestamp() - time.time() if leaf is not None else 0.0
-    return 0.05 + retry_pause(status.failures, remaining, random.random())
 
 
 def _leaf(spiffe_id: SpiffeId, data: Any) -> Leaf:

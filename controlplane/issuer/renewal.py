@@ -11,10 +11,10 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from controlplane.issuer import IssuerStatus
+from controlplane.issuer import IssuerStatus, failed, succeeded
 from controlplane.issuer.session import VaultSession
 from policies.errors import IssuerError
-from policies.rotation import pause_before, retry_pause
+from policies.rotation import pause_before
 
 log = structlog.get_logger(__name__)
 
@@ -56,12 +56,12 @@ async def renewed(
             if time.monotonic() >= due:
                 last = await sign()
                 due = time.monotonic() + _renewal_pause(status, last, what)
-                _succeeded(status)
+                succeeded(status)
                 yield last
                 continue
-            _succeeded(status)
+            succeeded(status)
         except IssuerError as error:
-            await asyncio.sleep(_failed(status, error, last))
+            await asyncio.sleep(failed(status, error, last.not_after if last is not None else None))
             continue
         await asyncio.sleep(max(0.05, min(due, session.token_due) - time.monotonic()))
 
@@ -71,25 +71,5 @@ def _renewal_pause(status: IssuerStatus, signed: Signed, what: str) -> float:
     pause = pause_before(max(now, signed.not_before), signed.not_after, now, random.random())
     status.issued += 1
     status.next_renewal = time.time() + pause
-    log.info(what, issuer="vault", serial=signed.serial, ends=signed.not_after.isoformat())
+    log.info(what, issuer=status.kind, serial=signed.serial, ends=signed.not_after.isoformat())
     return pause
-
-
-def _succeeded(status: IssuerStatus) -> None:
-    if status.failing_since is not None:
-        log.info("issuer_recovered", issuer="vault", seconds=round(time.time() - status.failing_since, 1))
-    status.failing_since = None
-    status.failures = 0
-    status.error = ""
-
-
-def _failed(status: IssuerStatus, error: IssuerError, last: Signed | None) -> float:
-    """Note a failure, telling it once; return the pause before the next try."""
-    status.failures += 1
-    said = str(error)
-    if status.failing_since is None or (error.terminal and said != status.error):
-        log.warning("issuer_failing", issuer="vault", error=said)
-    status.failing_since = status.failing_since or time.time()
-    status.error = said
-    remaining = last.not_after.timestamp() - time.time() if last is not None else 0.0
-    return 0.05 + retry_pause(status.failures, remaining, random.random())
