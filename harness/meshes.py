@@ -226,6 +226,12 @@ def _stanza(name: str, port: int, proxies: Iterable[str]) -> Json:
     return {**row, "Config": {"forward_proxy": True}} if name in proxies else row
 
 
+def _gateway(kind: str, service: str, config: Json | None = None) -> Json:
+    """Return the registration of a gateway."""
+    place = {"Datacenter": "dc1", "Address": "127.0.0.1", "Port": 0}
+    return {"Kind": kind, "ID": service, "Service": service, **place, "Proxy": {"Config": config or {}}}
+
+
 def ingress(
     service: str,
     authority: Authority,
@@ -235,16 +241,7 @@ def ingress(
 ) -> Member:
     """Return an ingress gateway that has heard its entry."""
     member = Member(service, authority, Role.INGRESS, edge=edge)
-    registration = {
-        "Kind": "ingress-gateway",
-        "ID": service,
-        "Service": service,
-        "Datacenter": "dc1",
-        "Address": "127.0.0.1",
-        "Port": 0,
-        "Proxy": {},
-    }
-    _common(member, registration)
+    _common(member, _gateway("ingress-gateway", service))
     member.hear(IngressWatch(service), {"Kind": "ingress-gateway", "Name": service, "Listeners": listeners})
     return member.hear(GatewayServicesWatch(service), list(rows))
 
@@ -259,16 +256,7 @@ def api_gateway(
 ) -> Member:
     """Return an api-gateway that has heard its entry and its routes; a route names no parent but this gateway."""
     member = Member(service, authority, Role.API, edge=edge)
-    registration = {
-        "Kind": "api-gateway",
-        "ID": service,
-        "Service": service,
-        "Datacenter": "dc1",
-        "Address": "127.0.0.1",
-        "Port": 0,
-        "Proxy": {},
-    }
-    _common(member, registration)
+    _common(member, _gateway("api-gateway", service))
     member.hear(ApiGatewayWatch(service), {"Kind": "api-gateway", "Name": service, "Listeners": listeners})
     parents = {"Parents": [{"Kind": "api-gateway", "Name": service, "SectionName": ""}]}
     member.hear(RoutesWatch("http-route", service), [parents | route for route in http_routes])
@@ -280,16 +268,7 @@ def terminating(
 ) -> Member:
     """Return a terminating gateway that has heard its entry; see `link` for what is behind."""
     member = Member(service, authority, Role.TERMINATING)
-    registration = {
-        "Kind": "terminating-gateway",
-        "ID": service,
-        "Service": service,
-        "Datacenter": "dc1",
-        "Address": "127.0.0.1",
-        "Port": 0,
-        "Proxy": {"Config": config or {}},
-    }
-    _common(member, registration)
+    _common(member, _gateway("terminating-gateway", service, config))
     member.hear(DefaultActionWatch(service), False)
     member.hear(DefaultsWatch(""), None)
     member.hear(TerminatingWatch(service), {"Kind": "terminating-gateway", "Name": service, "Services": links})
