@@ -11,7 +11,7 @@ from harness.hellos import OF_CURL, OF_OPENSSL, extension, message, of_python, p
 from policies.client_hello import MAX_HELLO, ClientHello, parse_client_hello
 from policies.errors import PreambleError
 
-MANY = settings(max_examples=int(os.environ.get("N", "300")))
+MANY = settings(max_examples=int(os.environ.get("N", "100")))
 
 names = st.from_regex(r"[A-Za-z0-9-]{1,20}(\.[A-Za-z0-9-]{1,20}){0,5}", fullmatch=True)
 offers = st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=4)

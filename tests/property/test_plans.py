@@ -131,7 +131,7 @@ def ask(live: Live, authority: Authority, request: bytes, times: int) -> tuple[l
     return asyncio.run(run())
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.tuples(firsts, fields, bodies).map("".join))
 def test_what_is_remembered_is_what_would_be_decided(live: Live, authority: Authority, request_text: str) -> None:
     request = request_text.encode()

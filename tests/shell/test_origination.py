@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dataplane import names
 from dataplane.clock import NEVER, Clock
 from dataplane.dialling import Dialler
 from dataplane.live import Live
@@ -49,7 +50,9 @@ def authority() -> Authority:
 
 
 @pytest.fixture
-async def dns() -> Names:
+async def dns(monkeypatch: pytest.MonkeyPatch) -> Names:
+    monkeypatch.setattr(names, "MIN_SECONDS", 0.02)
+    monkeypatch.setattr(names, "RETRY_SECONDS", (0.02,))
     return Names()
 
 
