@@ -26,7 +26,7 @@ test: servers
 
 # 20 rounds of what `make test` does once: gateway and sidecars are restarted under load, no request may fail.
 restart-test: servers
-	RESTARTS=20 $(BIN)/pytest -s tests/conformance/test_restarts.py $(ARGS)
+	RESTARTS=20 $(BIN)/pytest -s tests/conformance/test_changes.py -k restarted $(ARGS)
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -49,7 +49,9 @@ pythons: setup
 e2e: servers
 	$(BIN)/python scripts/e2e $(ARGS)
 
+# By hand, since each wants a program of its own: testssl.sh, slowhttptest.
 edge-checks: setup
+	$(BIN)/python scripts/tls-checks
 	$(BIN)/python scripts/slow-clients $(ARGS)
 
 bench: servers
