@@ -28,15 +28,20 @@ from sidecar.config import read_process
 from sidecar.settings import GATEWAYS, ProcessSettings, parse_address
 from sidecar.yaml_reader import Section, read_document
 
+_OF_THE_WAY_IN = ("tls", "passthrough", "proxy_protocol", "forwarding")
+
 
 def read_gateway(path: Path, environment: Mapping[str, str]) -> ProcessSettings:
     """Return the settings in a file. Raise ConfigError with every mistake in it."""
     document = read_document(path)
     role, definitions = _definitions(document.section("gateway"), document)
     settings = read_process(document, environment, role, definitions)
+    for word in _OF_THE_WAY_IN if role is Role.TERMINATING else ():
+        if document.has(word):
+            document.note(word, "is not for a terminating gateway", "its callers are those of the mesh: leave it out")
     edge = EdgeSettings(
-        tls=read_tls(document, role),
-        passthrough=read_passthrough(document, role),
+        tls=read_tls(document),
+        passthrough=read_passthrough(document),
         proxy_protocol=read_proxy_protocol(document),
         forwarding=read_forwarding(document),
         protection=read_protection(document),

@@ -14,16 +14,13 @@ import re
 from policies.errors import IdentityError
 from policies.identity import parse_service_name
 from policies.passthrough import PassthroughRule
-from policies.snapshot import Role
 from sidecar.yaml_reader import Section
 
 _NAME = re.compile(r"(?:\*\.)?[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*|\*")
 
 
-def read_passthrough(document: Section, role: Role) -> tuple[PassthroughRule, ...]:
+def read_passthrough(document: Section) -> tuple[PassthroughRule, ...]:
     """Return the rules."""
-    if role is Role.TERMINATING and document.has("passthrough"):
-        document.note("passthrough", "is not for a terminating gateway", "it brings callers in: use an ingress gateway")
     rules: dict[tuple[int, str], PassthroughRule] = {}
     for row in document.sections("passthrough"):
         rule = _rule(row)

@@ -33,17 +33,14 @@ from policies.edge_tls import (
     VaultCertificate,
 )
 from policies.server_certificates import canonical_name
-from policies.snapshot import Role
 from sidecar.yaml_reader import Section
 
 _STATUSES = (301, 308)
 
 
-def read_tls(document: Section, role: Role) -> EdgeTls:
+def read_tls(document: Section) -> EdgeTls:
     """Return what stands there."""
     tls = document.section("tls")
-    if role is Role.TERMINATING and document.has("tls"):
-        document.note("tls", "is not for a terminating gateway", "its callers speak the mesh's own TLS")
     certificates: dict[str, CertificateSettings] = {}
     for row in tls.sections("certificates"):
         name, settings = _certificate(row, document)

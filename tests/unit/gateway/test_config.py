@@ -55,3 +55,10 @@ def test_the_config_of_the_registration_is_passed_on_as_it_is(tmp_path: Path) ->
     text = "gateway: {kind: terminating, service: egress, address: '192.0.2.10:8443', config: {forward_proxy: true}}\n"
     (definition,) = read_gateway(written(tmp_path, text), {}).definitions
     assert definition["Proxy"] == {"Config": {"forward_proxy": True}}
+
+
+@pytest.mark.parametrize("word", ["tls", "passthrough", "proxy_protocol", "forwarding"])
+def test_what_is_of_the_way_in_is_not_for_a_terminating_gateway(tmp_path: Path, word: str) -> None:
+    text = "gateway: {kind: terminating, service: out, address: '192.0.2.10:8443'}\nissuer: consul\n"
+    with pytest.raises(ConfigError, match="is not for a terminating gateway"):
+        read_gateway(written(tmp_path, f"{text}{word}: {'[]' if word == 'passthrough' else '{}'}\n"), {})

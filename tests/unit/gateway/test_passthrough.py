@@ -48,13 +48,3 @@ passthrough:
 def test_a_rule_that_is_none_is_told(tmp_path: Path, row: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         read_gateway(written(tmp_path, f"passthrough: [{row}]\n"), {})
-
-
-def test_a_terminating_gateway_has_none(tmp_path: Path) -> None:
-    file = tmp_path / "edge.yaml"
-    file.write_text(
-        "gateway: {kind: terminating, service: out, address: '192.0.2.10:8443'}\nissuer: consul\n"
-        "passthrough: [{port: 9443, sni: a, service: db}]\n"
-    )
-    with pytest.raises(ConfigError, match="not for a terminating gateway"):
-        read_gateway(file, {})

@@ -93,8 +93,3 @@ tls:
         "tls: is not a known field",
     ):
         assert word in told, word
-
-
-def test_a_terminating_gateway_has_no_use_for_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not for a terminating gateway"):
-        read(tmp_path, "tls: {strict_sni: true}", "terminating")
