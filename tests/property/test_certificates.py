@@ -82,6 +82,7 @@ def oracle(der: bytes) -> Certificate:
         uris=tuple(alternatives.get_values_for_type(x509.UniformResourceIdentifier)) if alternatives else (),
         signs=bool((basic and basic.ca) or (usage and (usage.key_cert_sign or usage.crl_sign))),
         for_tls=purposes is None or not TLS.isdisjoint(purposes),
+        dns_names=tuple(alternatives.get_values_for_type(x509.DNSName)) if alternatives else (),
     )
 
 
