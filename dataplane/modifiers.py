@@ -67,8 +67,9 @@ class Moment:
                 return self._address(name)
 
     def _address(self, name: str) -> str:
+        told = self.downstream.keeper.client if "_REMOTE_" in name and "_DIRECT_" not in name else None
         key = "peername" if "_REMOTE_" in name else "sockname"
-        host, port = (*(self.downstream.transport.get_extra_info(key) or ("", 0)),)[:2]
+        host, port = (*(told or self.downstream.transport.get_extra_info(key) or ("", 0)),)[:2]
         if name.endswith("_PORT") and not name.endswith("_WITHOUT_PORT"):
             return str(port)
         if name.endswith("_WITHOUT_PORT"):

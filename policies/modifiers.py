@@ -6,7 +6,8 @@ variable, `%NAME(argument)%` one with an argument, `%REQ(a?b):9%` the field `a` 
 
 Known are, with the values that Envoy was seen to give them:
 
-    DOWNSTREAM_REMOTE_ADDRESS, _WITHOUT_PORT, DOWNSTREAM_REMOTE_PORT    of the connection, whatever X-Forwarded-For says
+    DOWNSTREAM_REMOTE_ADDRESS, _WITHOUT_PORT, DOWNSTREAM_REMOTE_PORT    of the connection, or of the PROXY header before
+                                                                        it, whatever X-Forwarded-For says
     DOWNSTREAM_LOCAL_ADDRESS, _WITHOUT_PORT, DOWNSTREAM_LOCAL_PORT      and DOWNSTREAM_DIRECT_… of all of these
     PROTOCOL   HOSTNAME   RESPONSE_CODE (0 in requests)   START_TIME, START_TIME(%s) (when the head is written)
     REQ(name), RESP(name), with `?other` and `:length`   QUERY_PARAM(name)

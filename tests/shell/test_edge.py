@@ -55,6 +55,22 @@ async def test_a_header_says_whom_a_connection_is_for(authority: Authority, vers
     assert [request.all("x-forwarded-for") for request in app.requests] == [[CALLER[0]]] * 2
 
 
+async def test_variables_tell_of_the_caller_that_a_header_names_and_not_of_the_balancer(authority: Authority) -> None:
+    (port,) = free_ports(1)
+    told = {
+        "x-caller": "%DOWNSTREAM_REMOTE_ADDRESS%",
+        "x-peer": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+    }
+    listeners = web(port)
+    listeners[0]["Services"][0]["RequestHeaders"] = {"Set": told}
+    settings = EdgeSettings(proxy_protocol=ProxyProtocol(HERE, (port,)))
+    async with App().running() as app, edge(authority, listeners, {"web": app.port}, settings=settings):
+        async with await Wire.open(port) as wire:
+            assert (await wire.ask(render_proxy_header(2, CALLER, ADDRESSED) + get())).status == 200
+    assert app.requests[0].all("x-caller") == ["198.51.100.7:4711"]
+    assert app.requests[0].all("x-peer") == ["127.0.0.1"]
+
+
 async def test_a_balancer_that_speaks_for_itself_is_its_own_caller(authority: Authority) -> None:
     (port,) = free_ports(1)
     settings = EdgeSettings(proxy_protocol=ProxyProtocol(HERE, (port,)))

@@ -15,8 +15,14 @@ from policies.routes import HeaderModifiers
 class Connection:
     """A caller's connection, as far as variables look at it."""
 
+    client: tuple[str, int] | None = None
+
     def __init__(self, host: str = "10.0.0.1") -> None:
         self._host = host
+
+    @property
+    def keeper(self) -> Connection:
+        return self
 
     @property
     def transport(self) -> Connection:
