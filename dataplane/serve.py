@@ -7,45 +7,38 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Container, Coroutine, Iterator
+from collections.abc import Container, Coroutine, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from dataplane.challenges import Challenges, Looked
-from dataplane.client_certificates import caller_lines
-from dataplane.client_hello import peek_client_hello
 from dataplane.clock import NEVER, Clock
 from dataplane.downstream import Downstream
 from dataplane.entrance import HTTP, Entrance, let_in
 from dataplane.exchange import Decide, Parse
-from dataplane.handshakes import HANDSHAKE_TIMEOUT, accept_outside_tls
 from dataplane.heads import parse_request
 from dataplane.inbound import inbound_decider, to_app
 from dataplane.listener import Keeper, Listener, Welcome, bind
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
-from dataplane.names import Lookup
-from dataplane.outbound import ingress_decider, upstream_decider
+from dataplane.outbound import upstream_decider
 from dataplane.pools import Pools
 from dataplane.revocation import Revocation
 from dataplane.tcp import Relay, dial_app, dial_upstream
-from policies.called_certificates import proved_by_tls
-from policies.edge import NO_EDGE
 from policies.errors import ConfigError, IdentityError, Problem
 from policies.table import Cluster, Inbound, IngressListener, Table
 
 if TYPE_CHECKING:
+    from dataplane.edge_listeners import EdgeListeners
     from dataplane.egress import Doors
-    from dataplane.guests import Reception
+    from dataplane.names import Lookup
     from dataplane.tls_transport import TlsTransport
 
 log = structlog.get_logger(__name__)
 
 _FROM_THE_MESH = frozenset({"inbound", "egress"})  # purposes
-UNSENT = 128 * 1024  # bytes that the kernel keeps for a caller of a gateway beyond those on their way
-MANY = 65536  # connections that may be on their way to be known where nobody has set a limit
 OPENED_AT_ONCE = 8  # listeners, until others have their turn
 
 
@@ -111,10 +104,8 @@ class Dataplane:
         self._revocations: dict[Listener, Revocation] = {}  # of every inbound listener, also while it is drained
         self._doors: dict[Listener, Doors] = {}  # of every egress listener, likewise
         self._closing: set[asyncio.Task[bool]] = set()
-        self.challenges = Challenges(lambda: self._loop.call_soon_threadsafe(live.plans.forget))
         self.draining = False
         self._planned: tuple[object, ...] | None = None  # what the listeners are open for
-        self._reception: Reception | None = None  # of a gateway
         self._speaks: dict[ListenerKey, bool] = {}  # TLS, of listeners for callers from outside
 
     def follow(self, generation: Generation, drain_seconds: float) -> list[ConfigError]:
@@ -140,7 +131,9 @@ class Dataplane:
             revocation.follow(inbound)
 
     def _listen(self, generation: Generation, drain_seconds: float) -> Iterator[list[ConfigError]]:
-        table, with_tls = generation.table, frozenset((*generation.outside, *proved_by_tls(generation.table)))
+        table, with_tls = generation.table, frozenset(generation.outside)
+        if table.ingress:
+            with_tls |= self.edge.ports_with_tls(table)
         sides = (side for side in (table.inbound, table.egress) if side is not None)
         places = tuple((side.bind_address, side.bind_port) for side in sides)
         planned = (places, table.listeners, table.ingress, table.passthrough, with_tls)
@@ -260,36 +253,20 @@ class Dataplane:
             self._doors[listener] = doors
         return listener
 
-    def _open_edge(self, key: ListenerKey) -> Listener:
-        from dataplane.edge import edge_decider  # noqa: PLC0415 - of no use to a sidecar
-        from dataplane.passthrough import passthrough_welcome  # noqa: PLC0415 - the same
+    @cached_property
+    def edge(self) -> EdgeListeners:
+        """What a gateway's listeners share; asked for on the first loop."""
+        from dataplane.edge_listeners import EdgeListeners  # noqa: PLC0415 - half a megabyte that no sidecar needs
 
-        reception = self._receive()
+        return EdgeListeners(self._live, self.pools, self.clock)
+
+    def _open_edge(self, key: ListenerKey) -> Listener:
         counts = self._metrics.for_listener(str(key))
         if key.purpose == "passthrough":
-            welcome = passthrough_welcome(self._live, self.pools, self.clock, counts, reception, key.port)
+            welcome = self.edge.passthrough(key.port, counts)
         else:
-            decide = edge_decider(ingress_decider(self._live, self.pools, key.port), reception)
-            welcome = self._plain(key, self.challenges.before(decide), reception)
-        sock = bind(key.address, key.port)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)  # connections inherit it
-        return Listener(
-            sock,
-            reception.guarded(welcome, key.port, lambda: self._speaks_first(key)),
-            introductions=reception.settings.protection.max_connections or MANY,
-            refused=lambda reason: counts.refused.update((reason,)),
-        )
-
-    def _receive(self) -> Reception:
-        """Return the one of all listeners of a gateway."""
-        if self._reception is None:
-            from dataplane.edge import each_request  # noqa: PLC0415 - of no use to a sidecar
-            from dataplane.guests import Reception  # noqa: PLC0415 - the same
-
-            generation = self._live.current
-            self._reception = Reception(generation.table.edge if generation is not None else NO_EDGE, self.clock)
-            self._reception.each = each_request(self._reception)
-        return self._reception
+            welcome = self._plain(key, self.edge.decider(key.port), edge=self.edge)
+        return self.edge.listen((key.address, key.port), welcome, counts, lambda: self._speaks_first(key))
 
     def _speaks_first(self, key: ListenerKey) -> bool:
         """Return whether callers speak before they hear anything."""
@@ -322,7 +299,7 @@ class Dataplane:
         return generation.table.inbound
 
     def _plain(
-        self, key: ListenerKey, decide: Decide, reception: Reception | None = None, parse: Parse = parse_request
+        self, key: ListenerKey, decide: Decide, parse: Parse = parse_request, edge: EdgeListeners | None = None
     ) -> Welcome:
         http, connections = self._metrics.for_http(str(key)), self._metrics.for_listener(str(key))
 
@@ -335,15 +312,17 @@ class Dataplane:
                 if spoken == HTTP:
                     downstream = Downstream(listener, decide, self.clock, (http, connections), plans=self._live.plans)
                     downstream.parse = parse
-                    downstream.caller_lines = caller_lines(transport) if transport is not None else b""
+                    if edge is not None and transport is not None:
+                        downstream.caller_lines = edge.caller_lines(transport)
                     return downstream
                 relay = Relay(listener, connections, self.clock, None, NEVER)
-                relay.preface = reception.preface(upstream, listener) if reception is not None else b""
+                if edge is not None:
+                    relay.preface = edge.preface(upstream, listener)
                 relays.append((relay, upstream))
                 return relay.downstream
 
-            if self._speaks.get(key):
-                await self._shake_hands_outside(sock, key.port, protocol)
+            if edge is not None and self._speaks.get(key):
+                await edge.shake_hands(sock, key.port, protocol)
             else:
                 await self._loop.connect_accepted_socket(protocol, sock)
             for relay, upstream in relays:
@@ -351,21 +330,6 @@ class Dataplane:
                 relay.dial(dial_upstream(relay, self._live, self.pools, upstream))
 
         return welcome
-
-    async def _shake_hands_outside(
-        self, sock: socket.socket, port: int, protocol: Callable[[TlsTransport], asyncio.Protocol]
-    ) -> None:
-        """Shake hands with the context in force for the name that a caller from outside asks for."""
-        hello = await peek_client_hello(sock, HANDSHAKE_TIMEOUT)
-        pending = self.challenges.context(hello)
-        if pending is not None:
-            await accept_outside_tls(sock, pending, lambda _: Looked())
-            return
-        generation = self._live.current
-        contexts = generation.outside.get(port) if generation is not None else None
-        if contexts is None:
-            raise IdentityError("closed", "there is no certificate for this listener")
-        await accept_outside_tls(sock, contexts.choose(hello.sni, self.clock.wall), protocol)
 
 
 def _clusters(table: Table) -> Iterator[Cluster]:

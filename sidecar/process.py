@@ -40,7 +40,6 @@ from dataplane.credentials import Credentials
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
 from dataplane.serve import Dataplane
-from policies.called_certificates import called_for, client_cas
 from policies.compiler import compile_table
 from policies.errors import CatalogError, CatalogNotFound, ConfigError, MeshError, Problem
 from policies.identity import Leaf, SpiffeId
@@ -286,9 +285,8 @@ class Process:
         from controlplane.certificates.follower import Certificates  # noqa: PLC0415 - a sidecar needs none of it
         from controlplane.certificates.sources import source_of  # noqa: PLC0415 - the same
 
-        return Certificates(
-            lambda settings: source_of(settings, catalog, self._session, dataplane.challenges), follower.take
-        )
+        challenges = dataplane.edge.challenges
+        return Certificates(lambda settings: source_of(settings, catalog, self._session, challenges), follower.take)
 
     def _session(self) -> VaultSession:
         """Return the session with Vault: the leaf's if that comes from there, for credentials may be good only once."""
@@ -333,6 +331,8 @@ class Process:
             await asyncio.sleep(0)
         failures = await on(front, self._install(dataplane, snapshot, table))
         if self.certificates is not None:
+            from policies.called_certificates import called_for, client_cas  # noqa: PLC0415 - a sidecar needs none of it
+
             registration = snapshot.registration
             datacenter = registration.datacenter if registration is not None else ""
             self.certificates.adjust(called_for(table, datacenter), client_cas(table))

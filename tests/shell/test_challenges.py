@@ -54,12 +54,12 @@ async def test_a_pending_token_is_answered_in_plaintext_and_everything_else_is_r
         asked = f"GET {PATH}token HTTP/1.1\r\nHost: web.com\r\n\r\n".encode()
         assert (await wire.ask(asked)).body == b"web"
         pending = HttpChallenge("token", "token.thumb")
-        gateway.dataplane.challenges.offer(pending)
+        gateway.dataplane.edge.challenges.offer(pending)
         for _ in range(2):
             answer = await wire.ask(asked)
             assert (answer.status, answer.body) == (200, b"token.thumb")
         assert (await wire.ask(asked.replace(b"token", b"other"))).body == b"web"
-        gateway.dataplane.challenges.withdraw(pending)
+        gateway.dataplane.edge.challenges.withdraw(pending)
         assert (await wire.ask(asked)).body == b"web"
 
 
@@ -72,7 +72,7 @@ async def test_a_pending_token_comes_before_the_redirect_to_tls(authority: Autho
         await Wire.open(port) as wire,
     ):
         asked = f"GET {PATH}token HTTP/1.1\r\nHost: web.com\r\n\r\n".encode()
-        gateway.dataplane.challenges.offer(HttpChallenge("token", "token.thumb"))
+        gateway.dataplane.edge.challenges.offer(HttpChallenge("token", "token.thumb"))
         assert (await wire.ask(asked)).body == b"token.thumb"
         assert (await wire.ask(asked.replace(b"token", b"other"))).status == 308
 
@@ -84,7 +84,7 @@ async def test_until_there_is_a_certificate_only_the_ca_is_shown_one(authority: 
         edge(authority, [listener(port, tls=True)], {"web": web.port}, settings=settings(TLS_ALPN_01)) as gateway,
     ):
         pending = challenge_certificate("web.com", "token.thumb")
-        gateway.dataplane.challenges.offer(pending)
+        gateway.dataplane.edge.challenges.offer(pending)
         async with await call(port, caller("acme-tls/1")) as wire:
             told = wire.writer.get_extra_info("ssl_object")
             shown = read_server_certificate(ssl.DER_cert_to_PEM_cert(told.getpeercert(True)), b"", "the gateway")
@@ -96,7 +96,7 @@ async def test_until_there_is_a_certificate_only_the_ca_is_shown_one(authority: 
             with pytest.raises((ConnectionError, ssl.SSLError)):
                 await call(port, context, name)
         assert gateway.refused() == {"closed": 2}
-        gateway.dataplane.challenges.withdraw(pending)
+        gateway.dataplane.edge.challenges.withdraw(pending)
         signed = Authority("the outside").server("web.com")
         gateway.member.take(CertificateUpdate(CertificateReference("own", "web"), signed))
         gateway.follow()

@@ -322,7 +322,7 @@ async def test_a_connection_has_so_many_requests(authority: Authority) -> None:
 
 def later(gateway: Half, seconds: float) -> None:
     """Let the gateway's slow callers be looked at, and that much later again."""
-    reception, clock = gateway.dataplane._reception, gateway.dataplane.clock
+    reception, clock = gateway.dataplane.edge.reception, gateway.dataplane.clock
     assert reception is not None
     clock.now += 10  # past the last look
     reception.slow.expire()

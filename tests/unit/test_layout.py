@@ -33,6 +33,7 @@ ELSEWHERE = {
     "dataplane/tcp.py": "shell/test_tcp.py",
     "dataplane/passthrough.py": "shell/test_passthrough.py",
     "dataplane/edge.py": "shell/test_edge.py",
+    "dataplane/edge_listeners.py": "shell/test_edge.py",
     "dataplane/guests.py": "shell/test_edge.py",
     "dataplane/slow_clients.py": "shell/test_edge.py",
     "policies/protection.py": "unit/gateway/test_protection.py",
