@@ -1,8 +1,4 @@
-"""How an endpoint is connected to: mutual TLS into the mesh, plain to the local app, plain or TLS to the outside.
-
-A host name outside has been looked up before; its addresses are tried as RFC 8305 says, a quarter of a second apart,
-and the first that connects is taken.
-"""
+"""How an endpoint is connected to: mutual TLS into the mesh, plain to the local app, plain or TLS to the outside."""
 
 from __future__ import annotations
 
@@ -12,38 +8,44 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import aiohappyeyeballs
-
 from dataplane.clock import NEVER, Clock
-from dataplane.handshakes import connect_tls, originate_tls
+from dataplane.handshakes import connect_tls
 from dataplane.live import Live
-from dataplane.names import Lookup, Names
-from dataplane.origination import Originations, check_name
 from dataplane.tls_transport import TlsTransport
-from policies.errors import ConnectFailed, ConnectTimedOut, IdentityError, LeafEnded, NameNotResolved
+from policies.errors import ConnectFailed, ConnectTimedOut, IdentityError, LeafEnded
 
 if TYPE_CHECKING:
+    from dataplane.names import Lookup
+    from dataplane.outside_dialling import OutsideDialler
     from dataplane.pool import Route
-
-ATTEMPT_DELAY = 0.25  # seconds; RFC 8305 section 5
 
 Made = Callable[[float, float], asyncio.Protocol]
 """Returns the protocol of a connection, given when the certificates of the peer and of this end end (epoch)."""
 
 
 class Dialler:
-    """Connects. `names` and `originations` are what the outside needs."""
+    """Connects. `renamed` is called with a host name outside that has other addresses than before."""
 
-    def __init__(self, live: Live, clock: Clock, lookup: Lookup) -> None:
+    def __init__(self, live: Live, clock: Clock, lookup: Lookup | None = None) -> None:
         self._live = live
         self._clock = clock
-        self.names = Names(lookup)
-        self.originations = Originations()
+        self._lookup = lookup
+        self.renamed: Callable[[str], None] = lambda _name: None
+        self.met: OutsideDialler | None = None
+
+    @property
+    def outside(self) -> OutsideDialler:
+        """Return what the outside needs; `met` is None as long as there is none."""
+        if self.met is None:
+            from dataplane.outside_dialling import OutsideDialler  # noqa: PLC0415 - few sidecars lead outside
+
+            self.met = OutsideDialler(self._lookup, self.renamed)
+        return self.met
 
     def close(self) -> None:
         """Look nothing up any more."""
-        self.names.close()
-        self.originations.close()
+        if self.met is not None:
+            self.met.close()
 
     async def connect(self, route: Route, timeout: float, made: Made) -> None:
         """Connect within `timeout` seconds. Raise ConnectFailed or ConnectTimedOut."""
@@ -52,8 +54,8 @@ class Dialler:
             return
         try:
             async with asyncio.timeout(timeout):
-                if route.origination is not None:
-                    await self._originate(route, made)
+                if route.host or route.origination is not None:
+                    await self.outside.connect(route, made)
                 else:
                     await self._plain(route, made)
         except TimeoutError as error:
@@ -85,41 +87,8 @@ class Dialler:
 
     async def _plain(self, route: Route, made: Made) -> None:
         loop = asyncio.get_running_loop()
-        if route.host:
-            await loop.create_connection(lambda: made(NEVER, NEVER), sock=await self._socket(route))
-            return
         transport, _ = await loop.create_connection(lambda: made(NEVER, NEVER), route.address, route.port)
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:
             with contextlib.suppress(OSError):  # closed already
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    async def _originate(self, route: Route, made: Made) -> None:
-        origination = route.origination
-        assert origination is not None  # noqa: S101 - asked by the caller
-        context = await self.originations.context(origination)
-        sock = await self._socket(route)
-        await originate_tls(
-            sock,
-            context,
-            origination.sni or route.host,
-            lambda certificate: check_name(certificate, origination.sni) if origination.sni else None,
-            lambda _transport: made(NEVER, NEVER),
-        )
-
-    async def _socket(self, route: Route) -> socket.socket:
-        """Return a connected socket: of the addresses of a name the first that answers."""
-        addresses = self.names.addresses(route.host) if route.address == route.host else (route.address,)
-        if not addresses:
-            raise NameNotResolved(route.host, "no address is known")
-        sock = await aiohappyeyeballs.start_connection(
-            [_address(one, route.port) for one in addresses], happy_eyeballs_delay=ATTEMPT_DELAY, interleave=1
-        )
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock
-
-
-def _address(text: str, port: int) -> aiohappyeyeballs.AddrInfoType:
-    if ":" in text:
-        return (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (text, port, 0, 0))
-    return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (text, port))

@@ -92,7 +92,7 @@ class Doors:
         self._clock = clock
         self._metrics = metrics
         self._doors: dict[str, Door] = {}
-        edge = live.current.table.edge if live.current is not None else NO_EDGE
+        edge = (live.current.table.edge if live.current is not None else None) or NO_EDGE
         self._each = each_identity(edge.protection, clock)
         self._forward: tuple[Egress, ForwardGuard] | None = None  # as long as the table says the same, the same
 

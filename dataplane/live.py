@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import structlog
 
 from dataplane.credentials import NO_CREDENTIALS, Credential
 from dataplane.plans import Plans
-from dataplane.server_tls import ServerContexts, contexts_of_listeners
 from dataplane.tls import Contexts, PeerCheck, build_contexts
 from policies.errors import BadLeaf, Problem
 from policies.identity import Leaf, Roots
 from policies.mesh import Mesh
-from policies.server_certificates import NO_MATERIAL, EdgeMaterial
 from policies.table import Table
+
+if TYPE_CHECKING:  # a sidecar loads none of these
+    from dataplane.server_tls import ServerContexts
+    from policies.server_certificates import EdgeMaterial
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +42,7 @@ class Generation:
     mesh: Mesh
     contexts: Contexts
     check_peer: PeerCheck
-    material: EdgeMaterial = NO_MATERIAL
+    material: EdgeMaterial | None = None
     outside: Mapping[int, ServerContexts] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     linked: Mapping[str, Credential] = field(default_factory=dict)
@@ -64,7 +67,7 @@ class Live:
         leaf: Leaf,
         roots: Roots,
         mesh: Mesh,
-        material: EdgeMaterial = NO_MATERIAL,
+        material: EdgeMaterial | None = None,
         linked: Mapping[str, Credential] = NO_CREDENTIALS,
     ) -> Generation | None:
         """Put in force what has changed; None when nothing has.
@@ -97,7 +100,7 @@ class Live:
         leaf: Leaf,
         roots: Roots,
         mesh: Mesh,
-        material: EdgeMaterial = NO_MATERIAL,
+        material: EdgeMaterial | None = None,
         linked: Mapping[str, Credential] = NO_CREDENTIALS,
     ) -> Generation:
         """Put a new generation in force. Raise BadLeaf and leave the old one when leaf and roots do not fit."""
@@ -107,7 +110,7 @@ class Live:
         else:
             contexts = build_contexts(leaf, roots, mesh.incoming, mesh.outgoing)
             check = PeerCheck(roots.trust_domain)
-        outside, problems = contexts_of_listeners(table.ingress, material, old.outside if old is not None else {})
+        outside, problems = self._outside(table, material)
         number = old.number + 1 if old is not None else 1
         generation = Generation(number, table, leaf, roots, mesh, contexts, check, material, outside, problems, linked)
         self.current = generation
@@ -115,6 +118,17 @@ class Live:
         for subscriber in tuple(self._subscribers):
             subscriber(generation)
         return generation
+
+    def _outside(
+        self, table: Table, material: EdgeMaterial | None
+    ) -> tuple[Mapping[int, ServerContexts], tuple[Problem, ...]]:
+        if not table.ingress:
+            return {}, ()
+        from dataplane.server_tls import contexts_of_listeners  # noqa: PLC0415 - only a gateway has such listeners
+        from policies.server_certificates import NO_MATERIAL  # noqa: PLC0415 - the same
+
+        old = self.current
+        return contexts_of_listeners(table.ingress, material or NO_MATERIAL, old.outside if old is not None else {})
 
     def subscribe(self, callback: Callable[[Generation], None]) -> Callable[[], None]:
         """Call back after every swap, in order, on the loop. Return the end of the subscription."""

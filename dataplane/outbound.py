@@ -7,21 +7,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from dataplane.clusters import ClusterPools, Failover
 from dataplane.downstream import Downstream
 from dataplane.exchange import Decide, Reply
 from dataplane.hashing import makes_cookies, new_cookies, request_hash
 from dataplane.heads import FORWARDED_PROTO, RequestHead, ResponseHead
-from dataplane.hosts import Hosts
 from dataplane.live import Live
 from dataplane.modifiers import Edit, Moment, compile_edits
 from dataplane.pool import Pool
 from dataplane.pools import Pools
-from dataplane.redirects import HTTPS, redirect_reply
 from dataplane.routing import NO_UPSTREAM, Decision, PreparedOutbound
-from policies.edge_tls import Hsts, RedirectToTls
 from policies.table import Leg, Outbound, Route, Table, VirtualHost
+
+if TYPE_CHECKING:
+    from dataplane.hosts import Hosts
+    from policies.edge_tls import Hsts, RedirectToTls
 
 _XFCC = frozenset({b"x-forwarded-client-cert"})
 _NO_HOST = Reply(404, "no_host_matches")
@@ -182,6 +184,9 @@ def upstream_decider(live: Live, pools: Pools, upstream: str) -> Decide:
 
 def ingress_decider(live: Live, pools: Pools, port: int) -> Decide:
     """Return the decision about every request on a listener of the ingress gateway."""
+    from dataplane.hosts import Hosts  # noqa: PLC0415 - a sidecar has no such listener
+    from dataplane.redirects import HTTPS, redirect_reply  # noqa: PLC0415 - the same
+
     table: Table | None = None
     virtual_hosts: tuple[VirtualHost, ...] = ()
     hosts: Hosts[_Behind] = Hosts((), port)

@@ -11,16 +11,19 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dataplane.circuits import Circuit
 from dataplane.clock import Clock
 from dataplane.dialling import Dialler, Made
 from dataplane.outliers import Outliers
 from dataplane.upstream import EXPIRY_MARGIN, Upstream
-from policies.egress import Origination
 from policies.errors import ConnectFailed, ConnectTimedOut, LeafEnded, NameNotResolved
 from policies.identity import SpiffeId
 from policies.outliers import Failure
+
+if TYPE_CHECKING:
+    from policies.egress import Origination
 
 IDLE_SECONDS = 60.0
 MAX_IDLE = 256

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
 
 from dataplane.circuits import Circuit
 from dataplane.clock import Clock
@@ -12,20 +13,21 @@ from dataplane.clusters import ClusterPools, Failover
 from dataplane.dialling import Dialler
 from dataplane.live import Live
 from dataplane.metrics import Metrics
-from dataplane.names import Lookup, Resolver
 from dataplane.outliers import Outliers
 from dataplane.pool import Pool, Route
 from policies.balance import Endpoint, build
-from policies.egress import Origination
 from policies.errors import Problem
-from policies.host_names import resolved
 from policies.identity import SpiffeId
 from policies.outliers import State
 from policies.retries import RetryBudget
 from policies.table import Cluster, Leg
 
+if TYPE_CHECKING:
+    from dataplane.names import Lookup
+    from policies.egress import Origination
+
 _LOCAL_APP = "local_app"
-_How = tuple[str, SpiffeId | None, Origination | None]  # an endpoint is dialled
+_How: TypeAlias = "tuple[str, SpiffeId | None, Origination | None]"  # an endpoint is dialled
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,8 @@ class Pools:
     """All pools of a process, kept over swaps of the table."""
 
     def __init__(self, live: Live, clock: Clock, metrics: Metrics, lookup: Lookup | None = None) -> None:
-        self._dialler = Dialler(live, clock, lookup or Resolver())
-        self._dialler.names.changed = self._renamed
+        self._dialler = Dialler(live, clock, lookup)
+        self._dialler.renamed = self._renamed
         self._clock = clock
         self._metrics = metrics
         self._targets: dict[str, _Target] = {}
@@ -96,7 +98,7 @@ class Pools:
             target = self._target(name)
             known = Pool(route, self._dialler, self._clock, target.circuit, target.outliers)
             if route.host and route.host == route.address:
-                known.stay_with(self._dialler.names.addresses(route.host))
+                known.stay_with(self._dialler.outside.names.addresses(route.host))
             self._pools[name, route] = known
         return known
 
@@ -178,15 +180,19 @@ class Pools:
 
     def _follow_the_outside(self, clusters: Iterable[Cluster]) -> None:
         outside = [cluster for cluster in clusters if cluster.spiffe_id is None]
+        if not outside and self._dialler.met is None:
+            return
         names = {endpoint.host for cluster in outside for endpoint in cluster.endpoints if endpoint.host}
-        self._dialler.names.follow(names)
-        self._dialler.originations.follow({one.origination for one in outside if one.origination is not None})
+        self._dialler.outside.names.follow(names)
+        self._dialler.outside.originations.follow({one.origination for one in outside if one.origination is not None})
 
     def _endpoints(self, cluster: Cluster) -> tuple[Endpoint, ...]:
         """Return the endpoints of a cluster by what is known of its host names."""
         if cluster.spiffe_id is not None or not any(endpoint.host for endpoint in cluster.endpoints):
             return cluster.endpoints
-        return resolved(cluster.endpoints, self._dialler.names.addresses, strict=cluster.strict_dns)
+        from policies.host_names import resolved  # noqa: PLC0415 - only who leads outside has names
+
+        return resolved(cluster.endpoints, self._dialler.outside.names.addresses, strict=cluster.strict_dns)
 
     def _resolved(self, cluster: Cluster) -> Cluster:
         endpoints = self._endpoints(cluster)
@@ -201,7 +207,7 @@ class Pools:
                 self._follow(cluster)
                 if number in self._clusters:
                     self._clusters[number].follow(self._resolved(cluster))
-        addresses = self._dialler.names.addresses(name)
+        addresses = self._dialler.outside.names.addresses(name)
         for key, pool in tuple(self._pools.items()):
             if pool.route.host != name:
                 continue
@@ -213,12 +219,12 @@ class Pools:
     @property
     def settled(self) -> bool:
         """Return whether every host name has been looked up once, and every file read."""
-        return self._dialler.names.settled and self._dialler.originations.settled
+        return self._dialler.met is None or self._dialler.met.settled
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """Return what is wrong with host names and files of the outside just now."""
-        return (*self._dialler.names.problems, *self._dialler.originations.problems)
+        return self._dialler.met.problems if self._dialler.met is not None else ()
 
     def close(self) -> None:
         """Close every idle connection; busy ones close when they come back."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from policies.acme import TLS_ALPN_01, AcmeCertificate
+from policies.edge import NO_EDGE
 from policies.edge_tls import CertificateSettings, VaultCertificate, settings_of
 from policies.ingress_tls import consul_names
 from policies.server_certificates import CertificateReference
@@ -13,7 +14,7 @@ from policies.table import Table
 
 def called_for(table: Table, datacenter: str) -> dict[CertificateReference, CertificateSettings]:
     """Return the certificates that the listeners of a table call for, and where they come from."""
-    edge, found = table.edge.tls, {}
+    edge, found = (table.edge or NO_EDGE).tls, {}
     with_tls = [listener for listener in table.ingress if listener.tls is not None]
     hosts = [host for listener in with_tls for virtual_host in listener.virtual_hosts for host in virtual_host.hosts]
     for listener in with_tls:
@@ -41,6 +42,6 @@ def proved_by_tls(table: Table) -> frozenset[int]:
         listener.port
         for listener in table.ingress
         for reference in (listener.tls.references() if listener.tls is not None else ())
-        if isinstance(settings := settings_of(reference, table.edge.tls), AcmeCertificate)
+        if isinstance(settings := settings_of(reference, (table.edge or NO_EDGE).tls), AcmeCertificate)
         and settings.challenge == TLS_ALPN_01
     )

@@ -10,23 +10,20 @@ previous table, so is the upstream: of a thousand only those are compiled anew t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from policies.balance import Balancer, Endpoint, LoadBalancer, build, reused
 from policies.chain import Chain, ChainRoute, Resolver, Router, Splitter
 from policies.durations import limit
-from policies.edge_listeners import edge_listeners, passthrough
 from policies.errors import EntryError, FilterError, Problem
-from policies.filter_chains import compile_egress
 from policies.identity import Roots, SpiffeId
-from policies.ingress import exposed_circuits
 from policies.instances import Instance, healthy_endpoints
 from policies.limits import DEFAULT_LIMITS, Limits
 from policies.modifiers import LEFT_OUT, complaints
 from policies.outliers import DEFAULT_HEALTH, PassiveHealth
 from policies.proxies import Registration
 from policies.retries import RetrySettings
-from policies.snapshot import ChainWatch, Snapshot, endpoint_watch
+from policies.snapshot import ChainWatch, Role, Snapshot, endpoint_watch
 from policies.table import (
     DEFAULT_IDLE_TIMEOUT,
     DEFAULT_REQUEST_TIMEOUT,
@@ -55,18 +52,37 @@ def compile_table(snapshot: Snapshot, previous: Table | None = None) -> tuple[Ta
         for stanza in registration.upstreams
         if stanza.key in outbounds and stanza.bind_port
     )
-    ingress = edge_listeners(snapshot, registration, outbounds, previous, problems)
     table = Table(
         identity=leaf.spiffe_id,
         inbound=_inbound(snapshot, registration),
         outbounds=outbounds,
         listeners=previous.listeners if previous is not None and previous.listeners == listeners else listeners,
+        edge=snapshot.edge,
+    )
+    if snapshot.role is not Role.SIDECAR:
+        table = _of_gateway(table, snapshot, registration, outbounds, previous, problems)
+    return table, tuple(problems)
+
+
+def _of_gateway(
+    table: Table,
+    snapshot: Snapshot,
+    registration: Registration,
+    outbounds: dict[str, Outbound],
+    previous: Table | None,
+    problems: list[Problem],
+) -> Table:
+    """Return the table with a gateway's own listeners. Adds to its outbounds, and problems."""
+    from policies.edge_listeners import edge_listeners, passthrough  # noqa: PLC0415 - a sidecar needs none of it
+    from policies.filter_chains import compile_egress  # noqa: PLC0415 - the same
+
+    ingress = edge_listeners(snapshot, registration, outbounds, previous, problems)
+    return replace(
+        table,
         ingress=ingress,
         egress=compile_egress(snapshot, previous.egress if previous is not None else None, problems),
-        edge=snapshot.edge,
         passthrough=passthrough(snapshot, registration, ingress, outbounds, problems),
     )
-    return table, tuple(problems)
 
 
 def _inbound(snapshot: Snapshot, registration: Registration) -> Inbound | None:
@@ -151,14 +167,19 @@ class _Place:
 
 def _places(snapshot: Snapshot, registration: Registration) -> dict[str, _Place]:
     """Return all upstreams by their keys in the table: those of the registration, and what a gateway leads to."""
-    upstreams, exposures = snapshot.upstreams, exposed_circuits(snapshot.ingress, snapshot.gateway_services)
-    found = {
-        key: _Place(upstreams[one.service], (one.limits, one.passive_health), one.suffix)
-        for key, one in exposures.items()
-        if one.service in upstreams
-    }
+    upstreams, found, taken = snapshot.upstreams, dict[str, _Place](), set[str]()
+    if snapshot.ingress is not None:
+        from policies.ingress import exposed_circuits  # noqa: PLC0415 - only an ingress gateway has an entry
+
+        exposures = exposed_circuits(snapshot.ingress, snapshot.gateway_services)
+        found = {
+            key: _Place(upstreams[one.service], (one.limits, one.passive_health), one.suffix)
+            for key, one in exposures.items()
+            if one.service in upstreams
+        }
+        passed_on = {rule.service for rule in snapshot.edge.passthrough} if snapshot.edge is not None else set()
+        taken = {one.service for one in exposures.values()} - passed_on
     stanzas = {stanza.key: (stanza.limits, stanza.passive_health) for stanza in registration.upstreams}
-    taken = {one.service for one in exposures.values()} - {rule.service for rule in snapshot.edge.passthrough}
     for key, watch in upstreams.items():
         if key in stanzas:
             found[key] = _Place(watch, stanzas[key])

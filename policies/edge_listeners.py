@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from policies.chain import HTTP_PROTOCOLS
+from policies.edge import NO_EDGE
 from policies.edge_words import with_edge_words
 from policies.errors import Problem
 from policies.ingress import EntryListener, ExposedService, exposed, outbound_key
@@ -33,7 +34,7 @@ def edge_listeners(
 ) -> tuple[IngressListener, ...]:
     """Return the listeners; those that have not changed are the very objects of before. Adds outbounds and problems."""
     listeners = _ingress(snapshot, outbounds, problems) + _api(snapshot, registration, outbounds, previous, problems)
-    listeners, wrong = with_edge_words(listeners, snapshot.edge.tls)
+    listeners, wrong = with_edge_words(listeners, (snapshot.edge or NO_EDGE).tls)
     problems.extend(wrong)
     now = tuple(
         replace(listener, address=address)
@@ -65,7 +66,7 @@ def _ingress(
         where = f"ingress-gateway {entry.name} listener {listener.port}"
         tls = None
         if listener.tls is not None:
-            tls, wrong = ingress_tls(listener.tls, listener.port, snapshot.edge.tls, where)
+            tls, wrong = ingress_tls(listener.tls, listener.port, (snapshot.edge or NO_EDGE).tls, where)
             problems.extend(wrong)
             if tls is None:
                 continue
@@ -98,7 +99,7 @@ def passthrough(
             message = f"{service} speaks {outbound.protocol}, and shares its connections among callers"
             problems.append(Problem("proxy_protocol.send_to", message, "it is sent no header"))
     listeners = []
-    for listener in passthrough_listeners(snapshot.edge.passthrough, registration.bind_address):
+    for listener in passthrough_listeners((snapshot.edge or NO_EDGE).passthrough, registration.bind_address):
         where = f"passthrough port {listener.port}"
         if any(listener.port == one.port for one in ingress):
             problems.append(Problem(where, "a listener of Consul's entry has this port", CLOSED))
@@ -132,7 +133,7 @@ def _api(
         unheard,
         registration.retries,
         previous.outbounds if previous is not None else {},
-        snapshot.edge.tls,
+        (snapshot.edge or NO_EDGE).tls,
     )
     outbounds.update(hosts)
     problems.extend(met)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from policies.rate_limit import Rate
+if TYPE_CHECKING:
+    from policies.rate_limit import Rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,13 +58,13 @@ class EdgeMaterial:
     certificates: Mapping[CertificateReference, ServerCertificate] = field(default_factory=dict)
     client_cas: Mapping[str, str] = field(default_factory=dict)
 
-    def with_certificate(self, reference: CertificateReference, certificate: ServerCertificate | None) -> EdgeMaterial:
-        """Return the same with this certificate, or without any of this reference."""
-        return replace(self, certificates=_put(self.certificates, reference, certificate))
-
-    def with_client_ca(self, file: str, pem: str | None) -> EdgeMaterial:
-        """Return the same with what this file holds, or without it."""
-        return replace(self, client_cas=_put(self.client_cas, file, pem))
+    def updated(self, update: CertificateUpdate | ClientCaUpdate) -> EdgeMaterial:
+        """Return the same with what an update brings, or without what it takes away."""
+        match update:
+            case CertificateUpdate(reference, certificate):
+                return replace(self, certificates=_put(self.certificates, reference, certificate))
+            case ClientCaUpdate(file, pem):
+                return replace(self, client_cas=_put(self.client_cas, file, pem))
 
 
 NO_MATERIAL = EdgeMaterial()

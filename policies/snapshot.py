@@ -18,23 +18,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from policies.chain import Chain, Target, not_understood, parse_chain
-from policies.edge import NO_EDGE, EdgeSettings
-from policies.egress import LinkedService, TerminatingEntry, linked, parse_terminating
 from policies.errors import CatalogError, EntryError, MeshError, Problem
 from policies.identity import Leaf, Roots
-from policies.ingress import (
-    GatewayService,
-    IngressEntry,
-    exposed,
-    parse_gateway_services,
-    parse_ingress,
-)
 from policies.instances import Instance, parse_instances, steadied
 from policies.intentions import Action, Intentions, parse_intentions
 from policies.mesh import Mesh, parse_mesh
-from policies.outside import Defaults, OutsideResolver, parse_proxy_defaults, parse_resolver, parse_service_defaults
 from policies.proxies import Registration, UpstreamStanza, parse_registration
-from policies.server_certificates import NO_MATERIAL, CertificateUpdate, ClientCaUpdate, EdgeMaterial
 from policies.watches import (
     ROUTE_KINDS,
     ApiGatewayWatch,
@@ -58,9 +47,14 @@ from policies.watches import (
 )
 from policies.weak import items, mapping, rows
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a sidecar loads none of these
     from policies.api_gateway import ApiGateway, Bindings
+    from policies.edge import EdgeSettings
+    from policies.egress import LinkedService, TerminatingEntry
     from policies.http_routes import HttpRoute, TcpRoute
+    from policies.ingress import GatewayService, IngressEntry
+    from policies.outside import Defaults, OutsideResolver
+    from policies.server_certificates import CertificateUpdate, ClientCaUpdate, EdgeMaterial
 
 
 class Role(enum.Enum):
@@ -118,7 +112,7 @@ class Understood:
     problems: tuple[Problem, ...] = ()
 
 
-Update = LeafUpdate | CertificateUpdate | ClientCaUpdate | Heard | Understood
+Update: TypeAlias = "LeafUpdate | CertificateUpdate | ClientCaUpdate | Heard | Understood"
 
 _A = TypeVar("_A")
 
@@ -129,9 +123,9 @@ class Snapshot:
 
     role: Role
     proxy_id: str
-    edge: EdgeSettings = NO_EDGE
+    edge: EdgeSettings | None = None  # of a gateway
     leaf: Leaf | None = None
-    material: EdgeMaterial = NO_MATERIAL
+    material: EdgeMaterial | None = None  # of a gateway; None: nothing has come
     heard: Mapping[Watch, Answer] = field(default_factory=dict)
     problems: Mapping[Watch, tuple[Problem, ...]] = field(default_factory=dict)
     upstreams: Mapping[str, ChainWatch] = field(default_factory=dict)  # by upstream key
@@ -171,7 +165,7 @@ class Snapshot:
     def ingress(self) -> IngressEntry | None:
         """The `ingress-gateway` entry of our service."""
         registration = self.registration
-        return self._get(IngressWatch(registration.service), IngressEntry) if registration else None
+        return cast("IngressEntry | None", self.heard.get(IngressWatch(registration.service))) if registration else None
 
     @property
     def gateway_services(self) -> tuple[GatewayService, ...] | None:
@@ -185,7 +179,9 @@ class Snapshot:
     def terminating(self) -> TerminatingEntry | None:
         """The `terminating-gateway` entry of our service."""
         registration = self.registration
-        return self._get(TerminatingWatch(registration.service), TerminatingEntry) if registration else None
+        if registration is None:
+            return None
+        return cast("TerminatingEntry | None", self.heard.get(TerminatingWatch(registration.service)))
 
     def intentions_of(self, service: str) -> Intentions | None:
         """Return the intentions whose destination is a linked service."""
@@ -193,11 +189,11 @@ class Snapshot:
 
     def resolver(self, service: str) -> OutsideResolver | None:
         """Return the resolver of a linked service."""
-        return self._get(ResolverWatch(service), OutsideResolver)
+        return cast("OutsideResolver | None", self.heard.get(ResolverWatch(service)))
 
     def protocol(self, service: str) -> str | None:
         """Return the protocol of a linked service."""
-        own, common = self._get(DefaultsWatch(service), Defaults), self._get(DefaultsWatch(""), Defaults)
+        own, common = (cast("Defaults | None", self.heard.get(DefaultsWatch(name))) for name in (service, ""))
         return (own.protocol or common.protocol or "tcp") if own is not None and common is not None else None
 
     def chain(self, watch: ChainWatch) -> Chain | None:
@@ -222,18 +218,22 @@ def apply(snapshot: Snapshot, update: Update) -> Snapshot:
             if service not in snapshot.links or leaf == snapshot.leaves.get(service):
                 return snapshot
             return replace(snapshot, leaves={**snapshot.leaves, service: leaf})
-        case CertificateUpdate(reference, certificate):
-            return _with_material(snapshot, snapshot.material.with_certificate(reference, certificate))
-        case ClientCaUpdate(file, pem):
-            return _with_material(snapshot, snapshot.material.with_client_ca(file, pem))
         case Heard(watch):
             return _take(snapshot, understand(update, snapshot.heard.get(watch)))
         case Understood():
             return _take(snapshot, update)
+        case _:
+            return _with_material(snapshot, update)
 
 
-def _with_material(snapshot: Snapshot, material: EdgeMaterial) -> Snapshot:
-    return snapshot if material == snapshot.material else replace(snapshot, material=material)
+def _with_material(snapshot: Snapshot, update: CertificateUpdate | ClientCaUpdate) -> Snapshot:
+    from policies.server_certificates import NO_MATERIAL  # noqa: PLC0415 - only a gateway has any
+
+    before = snapshot.material or NO_MATERIAL
+    material = before.updated(update)
+    if material == before:
+        return snapshot
+    return replace(snapshot, material=None if material == NO_MATERIAL else material)
 
 
 def understand(heard: Heard, before: Answer | None) -> Understood:
@@ -345,6 +345,8 @@ def _with_links(snapshot: Snapshot) -> Snapshot:
     entry, rows = snapshot.terminating, snapshot.gateway_services
     if entry is None or rows is None:
         return snapshot
+    from policies.egress import linked  # noqa: PLC0415 - only a terminating gateway has links
+
     links = {link.name: link for link in linked(entry, rows)}
     leaves = {name: leaf for name, leaf in snapshot.leaves.items() if name in links}
     return replace(snapshot, links=links, leaves=leaves)
@@ -389,6 +391,8 @@ def _parse(watch: _ParsedWatch, raw: Any, before: Answer | None) -> tuple[Answer
             chain = parse_chain(mapping(raw))
             return chain, not_understood(chain)
         case GatewayServicesWatch():
+            from policies.ingress import parse_gateway_services  # noqa: PLC0415 - only gateways ask
+
             return parse_gateway_services(items(raw)), ()
         case RoutesWatch(kind, gateway):
             from policies.http_routes import parse_routes  # noqa: PLC0415 - as in `_bindings`
@@ -403,16 +407,24 @@ def _parse_entry(watch: EntryWatch, raw: Any) -> Answer:
         case MeshWatch():
             return parse_mesh(raw)
         case IngressWatch():
+            from policies.ingress import parse_ingress  # noqa: PLC0415 - only an ingress gateway asks
+
             return parse_ingress(raw)
         case ApiGatewayWatch():
             from policies.api_gateway import parse_api_gateway  # noqa: PLC0415 - as in `_bindings`
 
             return parse_api_gateway(raw)
         case TerminatingWatch():
+            from policies.egress import parse_terminating  # noqa: PLC0415 - only a terminating gateway asks
+
             return parse_terminating(raw)
         case ResolverWatch():
+            from policies.outside import parse_resolver  # noqa: PLC0415 - as above
+
             return parse_resolver(raw)
         case DefaultsWatch(service):
+            from policies.outside import parse_proxy_defaults, parse_service_defaults  # noqa: PLC0415 - as above
+
             return parse_service_defaults(raw) if service else parse_proxy_defaults(raw)
 
 
@@ -491,11 +503,13 @@ def _chain_watch(stanza: UpstreamStanza) -> ChainWatch:
 
 
 def _exposed_names(snapshot: Snapshot) -> set[str]:
-    passed_on = {rule.service for rule in snapshot.edge.passthrough}
+    passed_on = {rule.service for rule in snapshot.edge.passthrough} if snapshot.edge is not None else set()
     if snapshot.bindings is not None:
         return passed_on | snapshot.bindings.services()
     if snapshot.ingress is None:
         return passed_on
+    from policies.ingress import exposed  # noqa: PLC0415 - only an ingress gateway has heard an entry
+
     rows = snapshot.gateway_services or ()
     return passed_on | {service.name for listener in snapshot.ingress.listeners for service in exposed(listener, rows)}
 

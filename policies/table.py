@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from policies.balance import Balancer, Endpoint, LoadBalancer
-from policies.edge import NO_EDGE, EdgeSettings
-from policies.edge_tls import Hsts, ListenerTls, RedirectToTls
-from policies.egress import Origination
 from policies.identity import SpiffeId
 from policies.intentions import Action, Intentions, Rules
 from policies.limits import DEFAULT_LIMITS, Limits
 from policies.outliers import DEFAULT_HEALTH, PassiveHealth
-from policies.passthrough import PassthroughListener
 from policies.paths import PathNormalization
 from policies.retries import RetryPolicy
 from policies.route_index import RouteIndex
 from policies.routes import HeaderModifiers, RouteMatch
+
+if TYPE_CHECKING:  # a sidecar has none of these
+    from policies.edge import EdgeSettings
+    from policies.edge_tls import Hsts, ListenerTls, RedirectToTls
+    from policies.egress import Origination
+    from policies.passthrough import PassthroughListener
 
 DEFAULT_REQUEST_TIMEOUT = 15.0  # seconds; Envoy's, which Consul leaves in force
 DEFAULT_IDLE_TIMEOUT = 300.0
@@ -262,5 +264,5 @@ class Table:
     listeners: tuple[UpstreamListener, ...] = ()
     ingress: tuple[IngressListener, ...] = ()
     egress: Egress | None = None
-    edge: EdgeSettings = NO_EDGE
+    edge: EdgeSettings | None = None
     passthrough: tuple[PassthroughListener, ...] = ()

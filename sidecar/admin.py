@@ -176,7 +176,7 @@ def _edge_certificates(process: Process) -> list[dict[str, Any]]:
         return []
     found = []
     for reference, status in sorted(certificates.statuses.items()):
-        known = generation.material.certificates.get(reference)
+        known = generation.material.certificates.get(reference) if generation.material is not None else None
         facts: dict[str, Any] = {"certificate": str(reference), "from": status.kind, "error": status.error}
         if known is not None:
             facts |= {
@@ -194,7 +194,7 @@ def _gauges(process: Process) -> Iterator[Family]:
     generation, follower = process.live.current, process.follower
     left = generation.leaf_ends - time.time() if generation is not None else 0.0
     yield gauge("lictor_leaf_seconds_left", "Seconds until the leaf in force ends.", left)
-    if generation is not None and generation.material.certificates:
+    if generation is not None and generation.material is not None and generation.material.certificates:
         edge = Family("lictor_edge_certificate_seconds_left", "gauge", "Seconds until a certificate of the edge ends.")
         for reference, certificate in generation.material.certificates.items():
             edge.add({"certificate": str(reference)}, certificate.not_after.timestamp() - time.time())

@@ -474,7 +474,7 @@ class Process:
         silent = [watch for watch in waiting(snapshot) if watch not in statuses or not statuses[watch].failures]
         looked_up = self.dataplane is None or self.dataplane.settled
         certificates = self.certificates.awaited() if self.certificates is not None else frozenset()
-        fetched = certificates.issubset(snapshot.material.certificates)
+        fetched = certificates.issubset(snapshot.material.certificates if snapshot.material is not None else ())
         leaves = self.linked.awaited() if self.linked is not None else frozenset()
         issued = leaves.issubset(snapshot.leaves)
         return (looked_up and fetched and issued and not silent) or now > self._heard_at + SETTLE_SECONDS

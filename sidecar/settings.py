@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controlplane.consul_settings import ConsulSettings
 from controlplane.issuer.settings import VaultSettings
 from controlplane.registration import Definition
-from policies.edge import NO_EDGE, EdgeSettings
 from policies.snapshot import Role
+
+if TYPE_CHECKING:
+    from policies.edge import EdgeSettings
 
 DEFAULT_ADMIN = ("127.0.0.1", 19000)  # Envoy's under `consul connect envoy`
 DRAIN_SECONDS = 30.0
@@ -37,7 +39,7 @@ class ProcessSettings:
     proxy_id: str = ""
     sidecar_for: str = ""
     gateway_service: str = ""
-    edge: EdgeSettings = NO_EDGE
+    edge: EdgeSettings | None = None  # of a gateway
     pki: VaultSettings | None = None
 
 

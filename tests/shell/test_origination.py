@@ -116,7 +116,7 @@ async def test_without_sni_no_name_is_checked_and_none_sent_unless_the_endpoint_
     files = write_leaf(tmp_path, authority, "server", dns=("whoever.example.com",))
     origination = Origination(write_root(tmp_path, authority))
     dns.names["api.example.com"] = ("127.0.0.1",)
-    pools._dialler.names.follow({"api.example.com"})
+    pools._dialler.outside.names.follow({"api.example.com"})
     await until(lambda: pools.settled)
     async with tls_app(files) as (app, seen):
         await dial(pools, route(app.port, origination))
@@ -172,7 +172,7 @@ async def until(true: Callable[[], bool]) -> None:
 async def test_of_the_addresses_of_a_name_the_first_that_answers_is_taken(pools: Pools, dns: Names) -> None:
     """Nobody listens at ::1 there, and 127.0.0.3 is not asked when 127.0.0.2 has answered."""
     dns.names["api.example.com"] = ("::1", "127.0.0.2", "127.0.0.3")
-    pools._dialler.names.follow({"api.example.com"})
+    pools._dialler.outside.names.follow({"api.example.com"})
     await until(lambda: pools.settled)
     async with App().running(host="127.0.0.2") as app:
         assert (await dial(pools, route(app.port, None, "api.example.com"))).address == "127.0.0.2"
@@ -180,7 +180,7 @@ async def test_of_the_addresses_of_a_name_the_first_that_answers_is_taken(pools:
 
 async def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(pools: Pools, dns: Names) -> None:
     dns.names["api.example.com"] = ("127.0.0.2", "127.0.0.1")
-    pools._dialler.names.follow({"api.example.com"})
+    pools._dialler.outside.names.follow({"api.example.com"})
     await until(lambda: pools.settled)
     async with App().running() as app, silent("127.0.0.2", app.port):
         assert (await dial(pools, route(app.port, None, "api.example.com"), 4.0)).address == "127.0.0.1"

@@ -39,6 +39,7 @@ ELSEWHERE = {
     "policies/protection.py": "unit/gateway/test_protection.py",
     "dataplane/peek.py": "unit/dataplane/test_client_hello.py",
     "dataplane/dialling.py": "shell/test_origination.py",
+    "dataplane/outside_dialling.py": "shell/test_origination.py",
     "dataplane/forward_proxy.py": "shell/test_forward_proxy.py",
     "dataplane/tls_transport.py": "shell/test_tls.py",
     "controlplane/catalog.py": "conformance/test_catalog.py",

@@ -14,7 +14,9 @@ from policies.errors import ConfigError
 def read(tmp_path: Path, text: str) -> dict[str, CertificateSettings]:
     file = tmp_path / "edge.yaml"
     file.write_text(f"gateway: {{service: edge, address: 127.0.0.1:8443}}\ntls:\n  certificates:\n{text}\n")
-    return dict(read_gateway(file, {}).edge.tls.certificates)
+    edge = read_gateway(file, {}).edge
+    assert edge is not None
+    return dict(edge.tls.certificates)
 
 
 def test_every_word_is_read(tmp_path: Path) -> None:

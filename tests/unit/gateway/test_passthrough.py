@@ -24,7 +24,9 @@ passthrough:
   - {port: 9443, sni: "*.example.com", service: wide}
   - {port: 9443, without_sni: true, service: legacy}
 """
-    assert read_gateway(written(tmp_path, text), {}).edge.passthrough == (
+    edge = read_gateway(written(tmp_path, text), {}).edge
+    assert edge is not None
+    assert edge.passthrough == (
         PassthroughRule(9443, "db.example.com", "db"),
         PassthroughRule(9443, "*.example.com", "wide"),
         PassthroughRule(9443, "", "legacy"),

@@ -20,7 +20,9 @@ GATEWAY = "gateway: {service: edge, address: '192.0.2.10:8443'}\nissuer: consul\
 def read(folder: Path, text: str) -> EdgeSettings:
     file = folder / "edge.yaml"
     file.write_text(GATEWAY + text)
-    return read_gateway(file, {}).edge
+    edge = read_gateway(file, {}).edge
+    assert edge is not None
+    return edge
 
 
 def test_a_file_without_these_words_has_the_defaults(tmp_path: Path) -> None:

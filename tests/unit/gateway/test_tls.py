@@ -25,7 +25,9 @@ vault: {address: 'https://vault:8200', auth: {method: token, token_file: /t}}
 def read(folder: Path, text: str, kind: str = "ingress", head: str = HEAD) -> EdgeTls:
     file = folder / "edge.yaml"
     file.write_text(head.replace("KIND", kind) + text)
-    return read_gateway(file, {}).edge.tls
+    edge = read_gateway(file, {}).edge
+    assert edge is not None
+    return edge.tls
 
 
 def test_everything_that_can_be_said_is_read(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from harness.meshes import (
     upstream,
 )
 from policies.intentions import Action
-from policies.server_certificates import CertificateReference, CertificateUpdate, ClientCaUpdate
+from policies.server_certificates import CertificateReference, CertificateUpdate, ClientCaUpdate, EdgeMaterial
 from policies.snapshot import (
     ChainWatch,
     DefaultActionWatch,
@@ -312,10 +312,10 @@ def test_what_the_edge_is_made_with_is_kept_until_the_next_or_until_nobody_asks(
     start = Snapshot(Role.INGRESS, "edge-1")
     reference, certificate = CertificateReference("own", "web"), Authority().server("web.com")
     with_it = apply(start, CertificateUpdate(reference, certificate))
-    assert with_it.material.certificates == {reference: certificate}
+    assert with_it.material == EdgeMaterial({reference: certificate})
     assert apply(with_it, CertificateUpdate(reference, certificate)) is with_it
     assert apply(with_it, CertificateUpdate(reference, None)) == start
     assert apply(start, CertificateUpdate(reference, None)) is start
     with_ca = apply(start, ClientCaUpdate("ca.pem", "PEM"))
-    assert with_ca.material.client_cas == {"ca.pem": "PEM"}
+    assert with_ca.material == EdgeMaterial(client_cas={"ca.pem": "PEM"})
     assert apply(with_ca, ClientCaUpdate("ca.pem", None)) == start
