@@ -93,7 +93,7 @@ def passthrough(
     problems: list[Problem],
 ) -> tuple[PassthroughListener, ...]:
     """Return the ports on which TLS is passed on, but for those that an entry's listener has."""
-    for service in snapshot.edge.proxy_protocol.send_to:
+    for service in (snapshot.edge or NO_EDGE).proxy_protocol.send_to:
         outbound = outbounds.get(service)
         if outbound is not None and outbound.protocol in HTTP_PROTOCOLS:
             message = f"{service} speaks {outbound.protocol}, and shares its connections among callers"
