@@ -54,6 +54,9 @@ def loaded() -> set[str]:
         "re2",  # without a regular expression
         "prometheus_client",
         "frozenlist._frozenlist",
+        "urllib.request",  # these three are imported by aiohttp, as is html, which developers' tools bring anyway
+        "http.client",
+        "email.policy",
         "consul.aio",
         "lictor.commands.config",
         "lictor.dev",
@@ -132,6 +135,20 @@ assert os.environ["SSL_CERT_FILE"] == "/somewhere" and "FROZENLIST_NO_EXTENSIONS
 print(type(consul.Consul().http.session) is requests.Session)
 """
     assert said(["sidecar", "-sidecar-for", "web-1"], question, SSL_CERT_FILE="/somewhere") == "True"
+
+
+def test_what_aiohttp_was_given_in_the_place_of_a_module_does_that_module_s_work() -> None:
+    question = """
+import mimetypes
+from aiohttp import helpers, web_protocol
+print(web_protocol.html_escape("<b>"), sorted(helpers.getproxies()), not helpers.proxy_bypass("elsewhere.example"))
+print(helpers.parse_content_type('text/plain; Charset="utf-8"; a=b'), mimetypes.inited)
+"""
+    environment = {"http_proxy": "http://proxy.example", "no_proxy": "other.example"}
+    assert said(["sidecar", "-sidecar-for", "web-1"], question, **environment).splitlines() == [
+        "&lt;b&gt; ['http', 'no'] True",
+        "('text/plain', mappingproxy({'charset': 'utf-8', 'a': 'b'})) False",
+    ]
 
 
 def test_a_gateway_is_as_lean() -> None:
