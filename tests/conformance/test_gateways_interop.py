@@ -1,6 +1,7 @@
 """Our terminating gateway in front of somebody else's TLS server: Envoy, with a static file, outside of the mesh.
 
-The other direction, Envoy's ingress gateway in front of our sidecars, is one of the four of test_gateways_envoy.py.
+The other direction, Envoy's ingress gateway in front of our sidecars, is one of the four of test_gateways_envoy.py. And
+everyday clients at our ingress gateway: those that are here anyway, `scripts/callers` has more of them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from harness.callers import CASES, PYTHON, gateway, table
 from harness.certificates import Authority
 from harness.outside import write_leaf, write_root
 from harness.peers import Peers, peers
@@ -242,3 +244,12 @@ async def test_that_envoy_takes_nobody_without_the_name(running: Running) -> Non
             await Wire.open(running.server, context, name)
     async with App(tell_back).running(running.app), await Wire.open(running.server, context, NAME) as wire:
         assert (await wire.ask(ask("GET", "/"))).status == 200
+
+
+async def test_curl_and_the_clients_of_python_can_call_an_ingress_gateway(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as made:
+        found = await table(made, ["curl"]) | await table(made, PYTHON, ["TLS"])
+    asked = [("curl", "plaintext"), ("curl", "TLS"), *((client, "TLS") for client in PYTHON)]
+    unable = {(client, "TLS", "expect") for client in ("http.client", "requests")}
+    everything = {(*one, case) for one in asked for case in CASES} - unable
+    assert found == dict.fromkeys(everything, "ok")
