@@ -39,13 +39,8 @@ def mesh() -> Iterator[World]:
         yield running
 
 
-def write(mesh: World, entry: dict[str, Any]) -> None:
-    token = mesh.token_file("management").read_text().strip()
-    mesh.consul.api("config", "PUT", entry, token)
-
-
 def ingress(mesh: World, *listeners: dict[str, Any]) -> None:
-    write(mesh, {"Kind": "ingress-gateway", "Name": GATEWAY, "Listeners": list(listeners)})
+    mesh.consul.write({"Kind": "ingress-gateway", "Name": GATEWAY, "Listeners": list(listeners)})
 
 
 def listener(port: int, tls: dict[str, Any]) -> dict[str, Any]:
@@ -154,19 +149,17 @@ def test_consuls_certificates_are_followed(mesh: World, tmp_path: Path) -> None:
 
     put("web", in_files)
     entry = {"Kind": "inline-certificate", "Name": "entry"}
-    write(mesh, {**entry, "Certificate": in_entry.chain_pem, "PrivateKey": in_entry.key_pem.decode()})
+    mesh.consul.write({**entry, "Certificate": in_entry.chain_pem, "PrivateKey": in_entry.key_pem.decode()})
     paths = {"Certificate": str(tmp_path / "web.pem"), "PrivateKey": str(tmp_path / "web.key")}
-    write(mesh, {"Kind": "file-system-certificate", "Name": "files", **paths})
-    mesh.consul.api(
-        f"config/ingress-gateway/{GATEWAY}", "DELETE", None, mesh.token_file("management").read_text().strip()
-    )
+    mesh.consul.write({"Kind": "file-system-certificate", "Name": "files", **paths})
+    mesh.consul.api(f"config/ingress-gateway/{GATEWAY}", "DELETE")
     listeners = [
         {"Name": kind, "Port": port, "Protocol": "http", "TLS": {"Certificates": [{"Kind": kind, "Name": name}]}}
         for kind, port, name in (("inline-certificate", inline, "entry"), ("file-system-certificate", files, "files"))
     ]
-    write(mesh, {"Kind": "api-gateway", "Name": GATEWAY, "Listeners": listeners})
+    mesh.consul.write({"Kind": "api-gateway", "Name": GATEWAY, "Listeners": listeners})
     route = {"Kind": "http-route", "Name": "all", "Parents": [{"Kind": "api-gateway", "Name": GATEWAY}]}
-    write(mesh, {**route, "Rules": [{"Services": [{"Name": "web"}]}]})
+    mesh.consul.write({**route, "Rules": [{"Services": [{"Name": "web"}]}]})
     with gateway(mesh, {}, "api"):
         mesh.proxies[GATEWAY].program.wait_until(
             lambda: shown(inline, "web.example.com", OUTSIDE.pem)[0].serial == in_entry.serial, 10
@@ -174,7 +167,7 @@ def test_consuls_certificates_are_followed(mesh: World, tmp_path: Path) -> None:
         found, status, _ = shown(files, "web.example.com", OUTSIDE.pem)
         assert (found.serial, status) == (in_files.serial, 200)
         put("web", next_one)
-        write(mesh, {**entry, "Certificate": next_one.chain_pem, "PrivateKey": next_one.key_pem.decode()})
+        mesh.consul.write({**entry, "Certificate": next_one.chain_pem, "PrivateKey": next_one.key_pem.decode()})
         running = mesh.proxies[GATEWAY].program
         running.wait_until(lambda: shown(inline, "web.example.com", OUTSIDE.pem)[0].serial == next_one.serial, 10)
         running.wait_until(lambda: shown(files, "web.example.com", OUTSIDE.pem)[0].serial == next_one.serial, 10)
@@ -187,7 +180,7 @@ def test_consuls_certificates_are_followed(mesh: World, tmp_path: Path) -> None:
 def test_passthrough_and_proxy_headers_reach_real_services(mesh: World) -> None:
     """By the gateway's file alone: the services are its upstreams, and their intentions hold for it."""
     plain, secret = free_ports(2)
-    write(mesh, {"Kind": "ingress-gateway", "Name": GATEWAY, "Listeners": [http_listener(plain)]})
+    ingress(mesh, http_listener(plain))
     more = {
         "passthrough": [{"port": secret, "sni": "db.example.com", "service": "db"}],
         "proxy_protocol": {"accept_from": ["127.0.0.0/8"], "ports": [plain, secret], "send_to": ["db"], "version": 1},
@@ -203,7 +196,7 @@ def test_passthrough_and_proxy_headers_reach_real_services(mesh: World) -> None:
         assert spoken(plain, ASKS) == b""
         assert spoken(secret, header + OF_CURL) == b""  # the gateway may not call db yet
         sources = [{"Name": name, "Action": "allow"} for name in ("web", GATEWAY)]
-        write(mesh, {"Kind": "service-intentions", "Name": "db", "Sources": sources})
+        mesh.consul.write({"Kind": "service-intentions", "Name": "db", "Sources": sources})
         expected = f"db: PROXY TCP4 198.51.100.7 127.0.0.1 4711 {secret}\r\ndb: ".encode() + OF_CURL[:5]
         mesh.proxies[GATEWAY].program.wait_until(lambda: spoken(secret, header + OF_CURL).startswith(expected), 15)
 
@@ -239,17 +232,9 @@ def prepare_egress(mesh: World) -> None:
     for script in scripts:
         run_script(script, {**mesh.vault.environment, "LEAF_TTL": "20s"})
     rules = (REPOSITORY / "consul" / "policies" / "gateway.hcl.tmpl").read_text().replace("SERVICE", "out")
-    put(mesh, "acl/policy", {"Name": "out", "Rules": rules})
-    made = put(mesh, "acl/token", {"Policies": [{"Name": "out"}]})
+    mesh.consul.api("acl/policy", "PUT", {"Name": "out", "Rules": rules})
+    made = mesh.consul.api("acl/token", "PUT", {"Policies": [{"Name": "out"}]})
     mesh.token_file("out").write_text(made["SecretID"])
-
-
-def management(mesh: World) -> str:
-    return mesh.token_file("management").read_text().strip()
-
-
-def put(mesh: World, path: str, body: Any) -> Any:
-    return mesh.consul.api(path, "PUT", body, management(mesh))
 
 
 async def test_leaves_of_linked_services_come_from_vault_and_one_that_does_not_costs_only_itself(mesh: World) -> None:
@@ -259,12 +244,12 @@ async def test_leaves_of_linked_services_come_from_vault_and_one_that_does_not_c
     async with App(say(b"outside")).running() as app:
         for name in ("ext", "other"):
             service = {"ID": name, "Service": name, "Port": app.port}
-            put(mesh, "catalog/register", {"Node": "outside", "Address": "127.0.0.1", "Service": service})
-            put(mesh, "config", {"Kind": "service-defaults", "Name": name, "Protocol": "http"})
+            mesh.consul.api("catalog/register", "PUT", {"Node": "outside", "Address": "127.0.0.1", "Service": service})
+            mesh.consul.write({"Kind": "service-defaults", "Name": name, "Protocol": "http"})
             sources = [{"Name": "web", "Action": "allow"}]
-            put(mesh, "config", {"Kind": "service-intentions", "Name": name, "Sources": sources})
+            mesh.consul.write({"Kind": "service-intentions", "Name": name, "Sources": sources})
         links = [{"Name": "ext"}, {"Name": "other"}]
-        put(mesh, "config", {"Kind": "terminating-gateway", "Name": "out", "Services": links})
+        mesh.consul.write({"Kind": "terminating-gateway", "Name": "out", "Services": links})
         settings = {"gateway": {"kind": "terminating", "service": "out", "address": f"127.0.0.1:{port}"}}
         proxy = mesh.start_proxy("out", "gateway", settings, "out", "egress-out")
         proxy.wait_ready()
@@ -273,15 +258,13 @@ async def test_leaves_of_linked_services_come_from_vault_and_one_that_does_not_c
 
         upstreams = {"ext": free_ports(1)[0], "other": free_ports(1)[0]}
         stanzas = [{"DestinationName": name, "LocalBindPort": bind} for name, bind in upstreams.items()]
-        registered = mesh.consul.api(
-            "agent/service/web-1-sidecar-proxy", token=mesh.token_file("management").read_text()
-        )
+        registered = mesh.consul.api("agent/service/web-1-sidecar-proxy")
         definition = {
             **{key: registered[key] for key in ("Kind", "ID", "Address", "Port")},
             "Name": registered["Service"],
             "Proxy": {**registered["Proxy"], "Upstreams": [*registered["Proxy"]["Upstreams"], *stanzas]},
         }
-        put(mesh, "agent/service/register", definition)
+        mesh.consul.api("agent/service/register", "PUT", definition)
         await eventually(lambda: answer(upstreams["ext"]), 20)
         assert await answer(upstreams["ext"]) == (200, b"outside")
         first = serial(proxy)
