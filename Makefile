@@ -51,6 +51,7 @@ e2e: servers
 
 # By hand, since each wants a program of its own: testssl.sh, slowhttptest.
 edge-checks: setup
+	$(BIN)/python scripts/callers
 	$(BIN)/python scripts/tls-checks
 	$(BIN)/python scripts/slow-clients $(ARGS)
 
