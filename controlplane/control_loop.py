@@ -3,7 +3,7 @@
 Whatever Consul and Vault say is read, decoded, understood and compiled on the second loop, and the first one, which
 has the requests, is handed what is ready. A thread alone is not enough: the interpreter runs one thread at a time and
 hands over every 5 ms, which the first loop would wait for at each of its system calls; and a collection of garbage
-stops every thread for as long as it takes. So the interpreter hands over fifty times as often, and what large work
+stops every thread for as long as it takes. So the interpreter hands over more than a hundred times as often, and what large work
 leaves behind for good is taken out of the collector's sight instead of being looked through again and again.
 """
 
@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-SWITCH_SECONDS = 0.0001  # how long a loop waits for its turn, at each of its system calls, while the other one works
+SWITCH_SECONDS = 0.00003  # how long a loop waits for its turn, at each of its system calls, while the other one works
 # New objects: to look through that many takes less than a millisecond, more are taken out of the collector's sight.
 SOME_OBJECTS, MANY_OBJECTS = 1_500, 4_000
 OFTEN = 4  # collections of the youngest before one of the middle generation: 10 is usual

@@ -61,7 +61,7 @@ class Live:
         self.plans = Plans()
         self._subscribers: list[Callable[[Generation], None]] = []
 
-    def follow(
+    def prepare(
         self,
         table: Table,
         leaf: Leaf,
@@ -70,7 +70,10 @@ class Live:
         material: EdgeMaterial | None = None,
         linked: Mapping[str, Credential] = NO_CREDENTIALS,
     ) -> Generation | None:
-        """Put in force what has changed; None when nothing has.
+        """Return the generation that what has changed makes, for `put_in_force`; None when nothing has.
+
+        May be called in another thread than the loop's, by one caller who puts in force what it has prepared before
+        it prepares more. To compare large tables, build contexts and try them takes many milliseconds.
 
         Who may call does not wait for a leaf that fits roots and TLS versions: a table is put in force with the leaf,
         the roots and the TLS versions of before. Of a new trust domain only the inbound half is: peers of the old one
@@ -83,7 +86,7 @@ class Live:
             if given == (old.leaf, old.roots, old.mesh, old.material, old.linked):
                 return None
         try:
-            return self.swap(table, leaf, roots, mesh, material, linked)
+            return _after(old, table, leaf, roots, mesh, material, linked)
         except BadLeaf as error:
             log.error("leaf_unusable", error=str(error))
         if old is None:
@@ -92,7 +95,31 @@ class Live:
             table = replace(old.table, inbound=table.inbound, egress=table.egress)
         if (table, material, linked) == (old.table, old.material, old.linked):
             return None
-        return self.swap(table, old.leaf, old.roots, old.mesh, material, linked)
+        return _after(old, table, old.leaf, old.roots, old.mesh, material, linked)
+
+    def put_in_force(self, generation: Generation) -> None:
+        """Swap in what was prepared, on the loop."""
+        before = self.current.number if self.current is not None else 0
+        assert generation.number == before + 1, "prepared for another generation than the one in force"  # noqa: S101
+        self.current = generation
+        self.plans.forget()
+        for subscriber in tuple(self._subscribers):
+            subscriber(generation)
+
+    def follow(
+        self,
+        table: Table,
+        leaf: Leaf,
+        roots: Roots,
+        mesh: Mesh,
+        material: EdgeMaterial = NO_MATERIAL,
+        linked: Mapping[str, Credential] = NO_CREDENTIALS,
+    ) -> Generation | None:
+        """Prepare and put in force at once."""
+        generation = self.prepare(table, leaf, roots, mesh, material, linked)
+        if generation is not None:
+            self.put_in_force(generation)
+        return generation
 
     def swap(
         self,
@@ -104,33 +131,42 @@ class Live:
         linked: Mapping[str, Credential] = NO_CREDENTIALS,
     ) -> Generation:
         """Put a new generation in force. Raise BadLeaf and leave the old one when leaf and roots do not fit."""
-        old = self.current
-        if old is not None and (old.leaf, old.roots, old.mesh) == (leaf, roots, mesh):
-            contexts, check = old.contexts, old.check_peer
-        else:
-            contexts = build_contexts(leaf, roots, mesh.incoming, mesh.outgoing)
-            check = PeerCheck(roots.trust_domain)
-        outside, problems = self._outside(table, material)
-        number = old.number + 1 if old is not None else 1
-        generation = Generation(number, table, leaf, roots, mesh, contexts, check, material, outside, problems, linked)
-        self.current = generation
-        self.plans.forget()
-        for subscriber in tuple(self._subscribers):
-            subscriber(generation)
+        generation = _after(self.current, table, leaf, roots, mesh, material, linked)
+        self.put_in_force(generation)
         return generation
-
-    def _outside(
-        self, table: Table, material: EdgeMaterial | None
-    ) -> tuple[Mapping[int, ServerContexts], tuple[Problem, ...]]:
-        if not table.ingress:
-            return {}, ()
-        from dataplane.server_tls import contexts_of_listeners  # noqa: PLC0415 - only a gateway has such listeners
-        from policies.server_certificates import NO_MATERIAL  # noqa: PLC0415 - the same
-
-        old = self.current
-        return contexts_of_listeners(table.ingress, material or NO_MATERIAL, old.outside if old is not None else {})
 
     def subscribe(self, callback: Callable[[Generation], None]) -> Callable[[], None]:
         """Call back after every swap, in order, on the loop. Return the end of the subscription."""
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback)
+
+
+def _after(
+    old: Generation | None,
+    table: Table,
+    leaf: Leaf,
+    roots: Roots,
+    mesh: Mesh,
+    material: EdgeMaterial | None,
+    linked: Mapping[str, Credential],
+) -> Generation:
+    """Return the generation after `old`, which gives what need not be built again. Raise BadLeaf."""
+    if old is not None and (old.leaf, old.roots, old.mesh) == (leaf, roots, mesh):
+        contexts, check = old.contexts, old.check_peer
+    else:
+        contexts = build_contexts(leaf, roots, mesh.incoming, mesh.outgoing)
+        check = PeerCheck(roots.trust_domain)
+    outside, problems = _outside(old, table, material)
+    number = old.number + 1 if old is not None else 1
+    return Generation(number, table, leaf, roots, mesh, contexts, check, material, outside, problems, linked)
+
+
+def _outside(
+    old: Generation | None, table: Table, material: EdgeMaterial | None
+) -> tuple[Mapping[int, ServerContexts], tuple[Problem, ...]]:
+    if not table.ingress:
+        return {}, ()
+    from dataplane.server_tls import contexts_of_listeners  # noqa: PLC0415 - only a gateway has such listeners
+    from policies.server_certificates import NO_MATERIAL  # noqa: PLC0415 - the same
+
+    return contexts_of_listeners(table.ingress, material or NO_MATERIAL, old.outside if old is not None else {})

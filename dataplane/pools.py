@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dataplane.names import Lookup
     from policies.egress import Origination
 
+FOLLOWED_AT_ONCE, CLOSED_AT_ONCE = 32, 16  # clusters, targets, until others have their turn
 _LOCAL_APP = "local_app"
 _How: TypeAlias = "tuple[str, SpiffeId | None, Origination | None]"  # an endpoint is dialled
 
@@ -50,13 +51,15 @@ class Pools:
         self._pools: dict[tuple[str, Route], Pool] = {}
         self._budgets: dict[tuple[str, float], RetryBudget] = {}
         self._named: dict[int, Cluster] = {}  # kept, so that an identity is not given to another
+        self._due: dict[int, Cluster] = {}  # those of them whose limits are not obeyed yet
         self._clusters: dict[int, ClusterPools] = {}  # by identity: a cluster that did not change is the same object
 
     def of_cluster(self, cluster: Cluster) -> ClusterPools:
         """Return the pools of a cluster, made when first asked for."""
         known = self._clusters.get(id(cluster))
         if known is None:
-            target = self._target(cluster.target) if id(cluster) in self._named else self._follow(cluster)
+            followed = id(cluster) in self._named and id(cluster) not in self._due
+            target = self._target(cluster.target) if followed else self._follow(cluster)
             known = ClusterPools(self._resolved(cluster), self._of_endpoint, target.outliers)
             self._clusters[id(cluster)] = known
         return known
@@ -152,29 +155,61 @@ class Pools:
 
     def keep_only(self, clusters: Iterable[Cluster]) -> None:
         """Forget clusters that no table names any more and close the pools of endpoints that are gone."""
+        for _ in self.steps(clusters):
+            pass
+
+    def steps(self, clusters: Iterable[Cluster]) -> Iterator[None]:
+        """Do what `keep_only` does in steps that are short. From the first one on, whoever is asked for goes by it."""
         named = {id(cluster): cluster for cluster in clusters}
         if named.keys() == self._named.keys():
             return
         before, self._named = self._named, named
         gone = [before[key] for key in before.keys() - named.keys()]
-        self._follow_the_outside(named.values())
         for cluster in gone:
             self._clusters.pop(id(cluster), None)
-        touched = {named[key].target for key in named.keys() - before.keys()} | {cluster.target for cluster in gone}
-        for cluster in named.values():  # several may be of one target: the last one of the table rules
-            if cluster.target in touched:
-                self._follow(cluster)
-        changed = {cluster.target for cluster in gone} & {name for name, _ in self._pools}
-        wanted: dict[tuple[str, _How], set[tuple[str, int]]] = {}
-        for cluster in named.values() if changed else ():
-            if cluster.target in changed:
-                addresses = wanted.setdefault((cluster.target, _how(cluster)), set())
-                addresses.update((endpoint.address, endpoint.port) for endpoint in self._endpoints(cluster))
-        for name, route in tuple(self._pools) if changed else ():
-            if name not in changed or name == _LOCAL_APP:
-                continue
-            if (route.address, route.port) not in wanted.get((name, _how(route)), ()):
-                self._pools.pop((name, route)).close()
+        targets = {cluster.target for cluster in gone}
+        touched = targets | {named[key].target for key in named.keys() - before.keys()}
+        # Several may be of one target: the last one of the table rules.
+        self._due = {key: cluster for key, cluster in named.items() if cluster.target in touched}
+        self._follow_the_outside(named.values())
+        yield
+        for number, cluster in enumerate(tuple(self._due.values()), 1):
+            self._follow(cluster)
+            del self._due[id(cluster)]
+            if number % FOLLOWED_AT_ONCE == 0:
+                yield
+        yield from self._close_gone(targets, tuple(named.values()))
+
+    def _close_gone(self, targets: set[str], clusters: tuple[Cluster, ...]) -> Iterator[None]:
+        """Close the pools of these targets that no endpoint of these clusters is behind, target by target."""
+        routes: dict[str, list[Route]] = {}
+        for name, route in self._pools if targets else ():
+            if name in targets and name != _LOCAL_APP:
+                routes.setdefault(name, []).append(route)
+        behind: dict[str, list[Cluster]] = {}
+        for cluster in clusters:
+            if cluster.target in routes:
+                behind.setdefault(cluster.target, []).append(cluster)
+        yield
+        for number, (name, known) in enumerate(routes.items(), 1):
+            wanted = self._wanted(behind.get(name, ()))
+            for route in known:
+                if (route.address, route.port) not in wanted.get(_how(route), ()):
+                    self._close(name, route)
+            if number % CLOSED_AT_ONCE == 0:
+                yield
+
+    def _wanted(self, clusters: Iterable[Cluster]) -> dict[_How, set[tuple[str, int]]]:
+        wanted: dict[_How, set[tuple[str, int]]] = {}
+        for cluster in clusters:
+            addresses = wanted.setdefault(_how(cluster), set())
+            addresses.update((endpoint.address, endpoint.port) for endpoint in self._endpoints(cluster))
+        return wanted
+
+    def _close(self, name: str, route: Route) -> None:
+        pool = self._pools.pop((name, route), None)  # gone already if its host name has changed meanwhile
+        if pool is not None:
+            pool.close()
 
     # --- the outside ---
 

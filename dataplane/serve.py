@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _FROM_THE_MESH = frozenset({"inbound", "egress"})  # purposes
-OPENED_AT_ONCE = 8  # listeners, until others have their turn
+OPENED_AT_ONCE = 4  # listeners, until others have their turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,8 @@ class Dataplane:
     def steps(self, generation: Generation, drain_seconds: float) -> Iterator[list[ConfigError]]:
         """Do what `follow` does in steps that are short, so that others have their turn in between."""
         self._revoke(generation.table)
-        self.pools.keep_only(_clusters(generation.table))
+        for _ in self.pools.steps(_clusters(generation.table)):
+            yield []
         yield []
         yield from self._listen(generation, drain_seconds)
         self._revoke(generation.table)  # a listener that was opened now begins with these rules

@@ -11,8 +11,8 @@ The listeners open when every upstream has answered, not before: whoever opens a
 every new connection from that moment.
 
 It has two loops. Listeners, requests, signals, admin pages and the drain are on the first; Consul, the leaf, compiling
-and the registration on the control loop, in a thread. A table crosses in `_compile`, and what the drain asks of Consul
-goes the other way. Whatever else is seen from both sides is immutable, or read one attribute at a time.
+and the registration on the control loop, in a thread. A generation crosses in `_compile`, and what the drain asks of
+Consul goes the other way. Whatever else is seen from both sides is immutable, or read one attribute at a time.
 """
 
 from __future__ import annotations
@@ -329,7 +329,8 @@ class Process:
                 self._changed.set()
                 break
             await asyncio.sleep(0)
-        failures = await on(front, self._install(dataplane, snapshot, table))
+        generation = self._prepare(snapshot, table)
+        failures = await on(front, self._install(dataplane, generation)) if generation is not None else ()
         if self.certificates is not None:
             from policies.called_certificates import called_for, client_cas  # noqa: PLC0415 - a sidecar needs none of it
 
@@ -342,22 +343,20 @@ class Process:
         self._tell_problems((*problems, *failures, *(in_force.problems if in_force is not None else ())))
         self._followed = snapshot
 
-    async def _install(self, dataplane: Dataplane, snapshot: Snapshot, table: Table) -> tuple[Problem, ...]:
-        """On the first loop: put in force what is new; return what is wrong with listeners."""
-        generation = self._put_in_force(snapshot, table)
+    def _prepare(self, snapshot: Snapshot, table: Table) -> Generation | None:
+        leaf, roots, mesh = snapshot.leaf, snapshot.roots, snapshot.mesh
+        assert leaf is not None and roots is not None and mesh is not None  # noqa: S101, PT018 - not missing
+        return self.live.prepare(table, leaf, roots, mesh, snapshot.material, self._credentials.current)
+
+    async def _install(self, dataplane: Dataplane, generation: Generation) -> tuple[Problem, ...]:
+        """On the first loop: put in force what was prepared; return what is wrong with listeners."""
+        self.live.put_in_force(generation)
+        log.info("table_in_force", number=generation.number, outbounds=len(generation.table.outbounds))
         failures: list[Problem] = []
-        for failed in dataplane.steps(generation, self.settings.drain_seconds) if generation is not None else ():
+        for failed in dataplane.steps(generation, self.settings.drain_seconds):
             failures += (problem for failure in failed for problem in failure.problems)
             await asyncio.sleep(0)
         return tuple(failures)
-
-    def _put_in_force(self, snapshot: Snapshot, table: Table) -> Generation | None:
-        leaf, roots, mesh = snapshot.leaf, snapshot.roots, snapshot.mesh
-        assert leaf is not None and roots is not None and mesh is not None  # noqa: S101, PT018 - not missing
-        generation = self.live.follow(table, leaf, roots, mesh, snapshot.material, self._credentials.current)
-        if generation is not None:
-            log.info("table_in_force", number=generation.number, outbounds=len(table.outbounds))
-        return generation
 
     def _tell_problems(self, problems: tuple[Problem, ...]) -> None:
         told = frozenset(self._compiled_problems)

@@ -82,3 +82,19 @@ def test_without_a_first_leaf_that_fits_nothing_is_in_force(authority: Authority
     live = Live()
     assert live.follow(sidecar("web", authority).table(), authority.leaf("web"), stranger.roots(), Mesh()) is None
     assert live.current is None
+
+
+def test_what_is_prepared_is_not_in_force_before_it_is_put_there(authority: Authority) -> None:
+    live, member = Live(), sidecar("web", authority)
+    leaf, roots = authority.leaf("web"), authority.roots()
+    first = live.prepare(member.table(), leaf, roots, Mesh())
+    assert first is not None
+    assert live.current is None
+    live.put_in_force(first)
+    assert live.current is first
+    renewed = live.prepare(member.table(), authority.leaf("web"), roots, Mesh())
+    assert renewed is not None
+    assert (live.current, renewed.contexts is first.contexts) == (first, False)
+    live.put_in_force(renewed)
+    with pytest.raises(AssertionError, match="prepared for another generation"):
+        live.put_in_force(renewed)

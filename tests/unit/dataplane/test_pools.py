@@ -50,3 +50,28 @@ def test_two_instances_at_one_address_are_one_endpoint(pools: Pools) -> None:
     one = twice.endpoints[0]
     pools.keep_only([replace(twice, endpoints=(one, replace(one, instance_id="n/2")))])
     assert pools._target("api").outliers.endpoints == 1
+
+
+def test_whoever_is_asked_for_between_two_steps_goes_by_the_new_table(pools: Pools) -> None:
+    before = [replace(cluster(pools, 10), target=f"s{number}") for number in range(100)]
+    pools.keep_only(before)
+    after = [replace(one, limits=Limits(max_concurrent_requests=20)) for one in before]
+    steps = pools.steps(after)
+    next(steps)
+    assert pools._target("s99").circuit.max_active == 10, "not its turn yet"
+    pools.of_cluster(after[99])
+    assert pools._target("s99").circuit.max_active == 20
+    assert len(list(steps)) > 1
+    assert {pools._target(one.target).circuit.max_active for one in after} == {20}
+
+
+def test_steps_close_what_is_gone_and_nothing_else(pools: Pools) -> None:
+    before = [replace(cluster(pools, 10), target=f"s{number}") for number in range(40)]
+    pools.keep_only(before)
+    for one in before:
+        for endpoint in one.endpoints:
+            pools._of_endpoint(one, endpoint)
+    after = [replace(one, endpoints=one.endpoints[1:]) for one in before[:20]] + before[20:]
+    pools.keep_only(after)
+    left = {(name, (route.address, route.port)) for name, route in pools._pools}
+    assert left == {(one.target, (each.address, each.port)) for one in after for each in one.endpoints}
