@@ -3,8 +3,8 @@
 Whatever Consul and Vault say is read, decoded, understood and compiled on the second loop, and the first one, which
 has the requests, is handed what is ready. A thread alone is not enough: the interpreter runs one thread at a time and
 hands over every 5 ms, which the first loop would wait for at each of its system calls; and a collection of garbage
-stops every thread for as long as it takes. So the interpreter hands over more than a hundred times as often, and what large work
-leaves behind for good is taken out of the collector's sight instead of being looked through again and again.
+stops every thread for as long as it takes. So the interpreter hands over a hundred times as often and more, and what
+large work leaves behind for good is taken out of the collector's sight instead of being looked through again and again.
 """
 
 from __future__ import annotations
