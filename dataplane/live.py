@@ -112,7 +112,7 @@ class Live:
         leaf: Leaf,
         roots: Roots,
         mesh: Mesh,
-        material: EdgeMaterial = NO_MATERIAL,
+        material: EdgeMaterial | None = None,
         linked: Mapping[str, Credential] = NO_CREDENTIALS,
     ) -> Generation | None:
         """Prepare and put in force at once."""
