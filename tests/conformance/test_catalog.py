@@ -443,7 +443,7 @@ async def test_the_environment_of_this_process_has_no_say(monkeypatch: pytest.Mo
     assert seen == ["s3cret", "s3cret"]
 
 
-@pytest.mark.parametrize(("cursor", "limit"), [("1", 64), ("", 16)])
+@pytest.mark.parametrize(("cursor", "limit"), [("1", 48), ("", 12)])
 async def test_reads_of_upstreams_never_take_every_connection_of_the_agent(cursor: str, limit: int) -> None:
     waiting, most = 0, 0
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
+from controlplane import issuer as issuer_module
 from controlplane.catalog import Answer, Catalog
 from controlplane.consul_settings import ConsulSettings
-from controlplane.issuer import consul as consul_issuer
 from controlplane.issuer.consul import ConsulIssuer
 from harness.certificates import Authority, spiffe
 from harness.servers import ConsulServer, consul_server, eventually
@@ -77,7 +77,7 @@ def told(leaf: Leaf) -> dict[str, str]:
 async def test_what_is_no_leaf_of_ours_is_asked_for_again_and_told_once(
     authority: Authority, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consul_issuer, "retry_pause", lambda *_: 0.0)
+    monkeypatch.setattr(issuer_module, "retry_pause", lambda *_: 0.0)
     bad: Any = {
         "unreachable": CatalogUnreachable("GET /x", "refused"),
         "empty": {},
