@@ -34,14 +34,22 @@ def marked(mark: str) -> dict[int, str]:
 
 
 def below(pid: int) -> dict[int, str]:
-    """Return the command line of every process that this one started, and those in turn; without who has ended."""
+    """Return the command line of every process that this one started, and those in turn; without who has ended.
+
+    By the parent of every process: the kernel's own list of children leaves some out while one of them ends.
+    """
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state_and_parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            children.setdefault(int(state_and_parent[1]), []).append(int(folder.name))
     found: dict[int, str] = {}
-    with contextlib.suppress(OSError):
-        for file in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in map(int, file.read_text().split()):
-                found |= below(child)
-                if line := command_line(child):
-                    found[child] = line
+    waiting = children.get(pid, [])
+    while waiting:
+        child = waiting.pop()
+        waiting += children.get(child, [])
+        if line := command_line(child):
+            found[child] = line
     return found
 
 
