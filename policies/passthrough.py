@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from policies.wildcards import longest_suffix
+
 ANY_NAME = "*"
 
 
@@ -37,12 +39,8 @@ class PassthroughListener:
         services = {rule.sni: rule.service for rule in self.rules}
         if sni in services or not sni:
             return services.get(sni)
-        _, dot, parent = sni.partition(".")
-        while dot:
-            if (found := services.get(f"*.{parent}")) is not None:
-                return found
-            _, dot, parent = parent.partition(".")
-        return services.get(ANY_NAME)
+        suffix = longest_suffix(sni, services)
+        return suffix if suffix is not None else services.get(ANY_NAME)
 
 
 def passthrough_listeners(rules: Iterable[PassthroughRule], address: str) -> tuple[PassthroughListener, ...]:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from policies.certificates import read_certificate
 from policies.errors import BadServerCertificate
+from policies.wildcards import longest_suffix
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)-----END CERTIFICATE-----")
 _K = TypeVar("_K")
@@ -142,10 +143,7 @@ def find(name: str, named: Mapping[str, _T], pinned: Mapping[str, _T]) -> _T | N
     exact = pinned.get(name) or named.get(name)
     if exact is not None:
         return exact
-    rest = name
-    while "." in rest:
-        rest = rest.partition(".")[2]
-        found = pinned.get(f"*.{rest}")
-        if found is not None:
-            return found
+    found = longest_suffix(name, pinned)
+    if found is not None:
+        return found
     return named.get("*." + name.partition(".")[2]) if "." in name else None
