@@ -86,7 +86,7 @@ class Live:
             if given == (old.leaf, old.roots, old.mesh, old.material, old.linked):
                 return None
         try:
-            return _after(old, table, leaf, roots, mesh, material, linked)
+            return generation_after(old, table, leaf, roots, mesh, material, linked)
         except BadLeaf as error:
             log.error("leaf_unusable", error=str(error))
         if old is None:
@@ -95,7 +95,7 @@ class Live:
             table = replace(old.table, inbound=table.inbound, egress=table.egress)
         if (table, material, linked) == (old.table, old.material, old.linked):
             return None
-        return _after(old, table, old.leaf, old.roots, old.mesh, material, linked)
+        return generation_after(old, table, old.leaf, old.roots, old.mesh, material, linked)
 
     def put_in_force(self, generation: Generation) -> None:
         """Swap in what was prepared, on the loop."""
@@ -106,42 +106,13 @@ class Live:
         for subscriber in tuple(self._subscribers):
             subscriber(generation)
 
-    def follow(
-        self,
-        table: Table,
-        leaf: Leaf,
-        roots: Roots,
-        mesh: Mesh,
-        material: EdgeMaterial | None = None,
-        linked: Mapping[str, Credential] = NO_CREDENTIALS,
-    ) -> Generation | None:
-        """Prepare and put in force at once."""
-        generation = self.prepare(table, leaf, roots, mesh, material, linked)
-        if generation is not None:
-            self.put_in_force(generation)
-        return generation
-
-    def swap(
-        self,
-        table: Table,
-        leaf: Leaf,
-        roots: Roots,
-        mesh: Mesh,
-        material: EdgeMaterial | None = None,
-        linked: Mapping[str, Credential] = NO_CREDENTIALS,
-    ) -> Generation:
-        """Put a new generation in force. Raise BadLeaf and leave the old one when leaf and roots do not fit."""
-        generation = _after(self.current, table, leaf, roots, mesh, material, linked)
-        self.put_in_force(generation)
-        return generation
-
     def subscribe(self, callback: Callable[[Generation], None]) -> Callable[[], None]:
         """Call back after every swap, in order, on the loop. Return the end of the subscription."""
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback)
 
 
-def _after(
+def generation_after(
     old: Generation | None,
     table: Table,
     leaf: Leaf,
@@ -150,7 +121,10 @@ def _after(
     material: EdgeMaterial | None,
     linked: Mapping[str, Credential],
 ) -> Generation:
-    """Return the generation after `old`, which gives what need not be built again. Raise BadLeaf."""
+    """Return the generation after `old`, which gives what need not be built again.
+
+    Raise BadLeaf when leaf, roots and TLS versions do not fit each other.
+    """
     if old is not None and (old.leaf, old.roots, old.mesh) == (leaf, roots, mesh):
         contexts, check = old.contexts, old.check_peer
     else:

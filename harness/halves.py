@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from dataplane.credentials import Credentials
-from dataplane.live import Live
+from dataplane.credentials import NO_CREDENTIALS, Credential, Credentials
+from dataplane.live import Generation, Live, generation_after
 from dataplane.metrics import Metrics
 from dataplane.names import Lookup
 from dataplane.serve import Dataplane
@@ -17,7 +17,11 @@ from harness.meshes import chain as chain_of
 from lictor.up.ports import free_ports
 from policies.compiler import compile_table
 from policies.edge import NO_EDGE, EdgeSettings
+from policies.identity import Leaf, Roots
+from policies.mesh import Mesh
+from policies.server_certificates import EdgeMaterial
 from policies.snapshot import Update
+from policies.table import Table
 
 
 @dataclass(slots=True)
@@ -41,7 +45,7 @@ class Half:
         for _ in self.credentials.steps(snapshot.leaves, snapshot.roots, snapshot.mesh):
             pass
         linked = self.credentials.current
-        generation = self.live.swap(table, snapshot.leaf, snapshot.roots, snapshot.mesh, snapshot.material, linked)
+        generation = swap(self.live, table, snapshot.leaf, snapshot.roots, snapshot.mesh, snapshot.material, linked)
         failures = self.dataplane.follow(generation, drain_seconds)
         assert not failures, failures
 
@@ -64,6 +68,21 @@ class Half:
             for reason, count in counts.refused.items():
                 found[reason] = found.get(reason, 0) + count
         return found
+
+
+def swap(
+    live: Live,
+    table: Table,
+    leaf: Leaf,
+    roots: Roots,
+    mesh: Mesh,
+    material: EdgeMaterial | None = None,
+    linked: Mapping[str, Credential] = NO_CREDENTIALS,
+) -> Generation:
+    """Put a new generation in force, whether anything differs or not. Raise BadLeaf and leave the old one."""
+    generation = generation_after(live.current, table, leaf, roots, mesh, material, linked)
+    live.put_in_force(generation)
+    return generation
 
 
 @contextlib.asynccontextmanager

@@ -20,6 +20,7 @@ from dataplane.plans import Plans
 from dataplane.pools import Pools
 from dataplane.upstream import Upstream
 from harness.certificates import Authority
+from harness.halves import swap
 from harness.meshes import intention, sidecar
 from policies.identity import verify_peer
 from policies.mesh import Mesh
@@ -98,7 +99,7 @@ class Wire:
 @pytest.fixture(scope="module")
 def live(authority: Authority) -> Live:
     made, member = Live(), sidecar("api", authority, intentions=[intention("web", "api", permissions=RULES)])
-    made.swap(member.table(), authority.leaf("api"), authority.roots(), Mesh())
+    swap(made, member.table(), authority.leaf("api"), authority.roots(), Mesh())
     return made
 
 

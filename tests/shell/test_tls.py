@@ -15,7 +15,7 @@ import pytest
 
 from dataplane.tls import build_contexts
 from harness.certificates import TRUST_DOMAIN, Authority, Mistakes, bad_client_context, client_context, spiffe
-from harness.halves import half, pair
+from harness.halves import half, pair, swap
 from harness.meshes import sidecar, upstream
 from harness.servers import eventually
 from harness.wire import App, Wire
@@ -200,7 +200,7 @@ async def test_a_leaf_that_does_not_fit_the_roots_is_refused_and_the_old_one_sta
         before = p.api.live.current
         assert before is not None
         with pytest.raises(BadLeaf):
-            p.api.live.swap(before.table, stranger.leaf("api"), before.roots, before.mesh)
+            swap(p.api.live, before.table, stranger.leaf("api"), before.roots, before.mesh)
         assert p.api.live.current is before
         async with await Wire.open(p.port) as wire:
             assert (await wire.ask(GET)).status == 200

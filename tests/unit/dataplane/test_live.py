@@ -4,22 +4,33 @@ from dataclasses import replace
 
 import pytest
 
-from dataplane.live import Live
+from dataplane.live import Generation, Live
 from harness.certificates import Authority
+from harness.halves import swap
 from harness.meshes import intention, sidecar, upstream
 from policies.errors import BadLeaf
+from policies.identity import Leaf, Roots
 from policies.mesh import Mesh, TlsLimits
 from policies.snapshot import IntentionsWatch, RootsWatch
+from policies.table import Table
+
+
+def follow(live: Live, table: Table, leaf: Leaf, roots: Roots, mesh: Mesh) -> Generation | None:
+    """Prepare and put in force, as the process does."""
+    generation = live.prepare(table, leaf, roots, mesh)
+    if generation is not None:
+        live.put_in_force(generation)
+    return generation
 
 
 def test_a_swap_is_one_reference_and_everybody_is_told_in_order(authority: Authority) -> None:
     live, told = Live(), []
     end = live.subscribe(lambda generation: told.append(generation.number))
     table, leaf, roots = sidecar("web", authority).table(), authority.leaf("web"), authority.roots()
-    first = live.swap(table, leaf, roots, Mesh())
-    second = live.swap(table, leaf, roots, Mesh())
+    first = swap(live, table, leaf, roots, Mesh())
+    second = swap(live, table, leaf, roots, Mesh())
     end()
-    third = live.swap(table, authority.leaf("web"), roots, Mesh())
+    third = swap(live, table, authority.leaf("web"), roots, Mesh())
     assert told == [1, 2]
     assert live.current is third
     assert first.contexts is second.contexts
@@ -30,33 +41,33 @@ def test_a_swap_is_one_reference_and_everybody_is_told_in_order(authority: Autho
 def test_a_leaf_that_does_not_fit_leaves_the_old_generation(authority: Authority, stranger: Authority) -> None:
     live = Live()
     table = sidecar("web", authority).table()
-    first = live.swap(table, authority.leaf("web"), authority.roots(), Mesh())
+    first = swap(live, table, authority.leaf("web"), authority.roots(), Mesh())
     with pytest.raises(BadLeaf, match="cannot be used"):
-        live.swap(table, authority.leaf("web"), stranger.roots(), Mesh())
+        swap(live, table, authority.leaf("web"), stranger.roots(), Mesh())
     assert live.current is first
 
 
 def test_who_may_call_does_not_wait_for_a_leaf_that_fits(authority: Authority, stranger: Authority) -> None:
     live, member = Live(), sidecar("web", authority)
     leaf, roots, wrong = authority.leaf("web"), authority.roots(), stranger.roots()
-    first = live.follow(member.table(), leaf, roots, Mesh())
+    first = follow(live, member.table(), leaf, roots, Mesh())
     assert first is not None
-    assert live.follow(member.table(), leaf, wrong, Mesh()) is None
+    assert follow(live, member.table(), leaf, wrong, Mesh()) is None
     denied = member.hear(IntentionsWatch("web"), [intention("*", "web", "deny")]).table()
-    second = live.follow(denied, leaf, wrong, Mesh())
+    second = follow(live, denied, leaf, wrong, Mesh())
     assert second is live.current
     assert second is not None
     assert (second.table, second.contexts, second.roots) == (denied, first.contexts, roots)
-    assert live.follow(denied, leaf, wrong, Mesh()) is None
+    assert follow(live, denied, leaf, wrong, Mesh()) is None
 
 
 def test_tls_versions_that_do_not_fit_each_other_leave_the_ones_of_before(authority: Authority) -> None:
     live, member = Live(), sidecar("web", authority)
     leaf, roots = authority.leaf("web"), authority.roots()
-    live.follow(member.table(), leaf, roots, Mesh())
+    follow(live, member.table(), leaf, roots, Mesh())
     apart = Mesh(TlsLimits(minimum="TLSv1_3"), TlsLimits(maximum="TLSv1_2"))
     denied = member.hear(IntentionsWatch("web"), [intention("*", "web", "deny")]).table()
-    after = live.follow(denied, leaf, roots, apart)
+    after = follow(live, denied, leaf, roots, apart)
     assert after is not None
     assert (after.table, after.mesh) == (denied, Mesh())
 
@@ -66,13 +77,13 @@ def test_of_another_trust_domain_only_the_inbound_half_is_put_in_force(
 ) -> None:
     live, member = Live(), upstream(sidecar("web", authority, upstreams={"api": 9191}), "api", [1])
     leaf = authority.leaf("web")
-    live.follow(member.table(), leaf, authority.roots(), Mesh())
+    follow(live, member.table(), leaf, authority.roots(), Mesh())
     assert live.current is not None
     known = live.current.table.outbounds
     elsewhere = replace(stranger.roots(), trust_domain="elsewhere.consul")
     member.hear(RootsWatch(), {"TrustDomain": "elsewhere.consul", "Roots": [{"RootCert": stranger.pem}]})
     moved = member.hear(IntentionsWatch("web"), [intention("*", "web", "deny")]).table()
-    after = live.follow(moved, leaf, elsewhere, Mesh())
+    after = follow(live, moved, leaf, elsewhere, Mesh())
     assert after is not None
     assert moved.outbounds != known
     assert (after.table.inbound, after.table.outbounds) == (moved.inbound, known)
@@ -80,7 +91,7 @@ def test_of_another_trust_domain_only_the_inbound_half_is_put_in_force(
 
 def test_without_a_first_leaf_that_fits_nothing_is_in_force(authority: Authority, stranger: Authority) -> None:
     live = Live()
-    assert live.follow(sidecar("web", authority).table(), authority.leaf("web"), stranger.roots(), Mesh()) is None
+    assert follow(live, sidecar("web", authority).table(), authority.leaf("web"), stranger.roots(), Mesh()) is None
     assert live.current is None
 
 

@@ -8,6 +8,7 @@ from dataplane.heads import parse_request
 from dataplane.live import Live
 from dataplane.plans import MAX_HEAD, MAX_ONCE, MAX_PLANS, Key, Plan, Plans
 from harness.certificates import Authority
+from harness.halves import swap
 from harness.meshes import sidecar
 from policies.mesh import Mesh
 
@@ -57,8 +58,8 @@ def test_a_long_head_is_not_kept(size: int, kept: int) -> None:
 
 def test_a_swap_forgets_them(authority: Authority) -> None:
     live, table = Live(), sidecar("web", authority).table()
-    live.swap(table, authority.leaf("web"), authority.roots(), Mesh())
+    swap(live, table, authority.leaf("web"), authority.roots(), Mesh())
     keep(live.plans, b"x", b"x")
     assert live.plans.known
-    live.swap(table, authority.leaf("web"), authority.roots(), Mesh())
+    swap(live, table, authority.leaf("web"), authority.roots(), Mesh())
     assert not live.plans.known
