@@ -49,7 +49,7 @@ from policies.errors import (
     CatalogTimedOut,
     CatalogUnreachable,
 )
-from policies.snapshot import (
+from policies.watches import (
     ApiGatewayWatch,
     ChainWatch,
     DefaultActionWatch,
@@ -65,9 +65,9 @@ from policies.snapshot import (
     RootsWatch,
     RoutesWatch,
     TerminatingWatch,
+    UpstreamWatch,
     Watch,
 )
-from policies.watches import UpstreamWatch
 
 REQUEST_SECONDS = 10.0  # for anything that does not block
 SLACK_SECONDS = 5.0  # on top of a blocking query's wait and the server's jitter of wait/16

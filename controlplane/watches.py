@@ -31,23 +31,18 @@ from controlplane.turns import Turns
 from policies.errors import CatalogError, CatalogForbidden, CatalogNotFound, CatalogUnreachable
 from policies.identity import Leaf
 from policies.intentions import Intentions
-from policies.snapshot import (
+from policies.snapshot import Heard, LeafUpdate, Snapshot, Update, apply, understand, wanted
+from policies.watches import (
     DefaultActionWatch,
     EndpointsWatch,
-    Heard,
     IntentionsWatch,
-    LeafUpdate,
     OutsideWatch,
     RegistrationWatch,
-    Snapshot,
-    Update,
+    RoutesWatch,
+    UpstreamWatch,
     Watch,
-    apply,
     name_of,
-    understand,
-    wanted,
 )
-from policies.watches import RoutesWatch, UpstreamWatch
 
 log = structlog.get_logger(__name__)
 

@@ -12,31 +12,26 @@ from typing import Any
 from harness.certificates import TRUST_DOMAIN, Authority, Mistakes
 from policies.compiler import compile_table
 from policies.edge import NO_EDGE, EdgeSettings
-from policies.snapshot import (
+from policies.snapshot import Heard, LeafUpdate, Role, Snapshot, Update, apply
+from policies.table import Table
+from policies.watches import (
     ApiGatewayWatch,
     ChainWatch,
     DefaultActionWatch,
     DefaultsWatch,
     EndpointsWatch,
     GatewayServicesWatch,
-    Heard,
     IngressWatch,
     IntentionsWatch,
-    LeafUpdate,
     MeshWatch,
     OutsideWatch,
     RegistrationWatch,
     ResolverWatch,
-    Role,
     RootsWatch,
     RoutesWatch,
-    Snapshot,
     TerminatingWatch,
-    Update,
     Watch,
-    apply,
 )
-from policies.table import Table
 
 Json = dict[str, Any]
 

@@ -20,8 +20,9 @@ from policies.instances import Instance, healthy_endpoints
 from policies.intentions import Action, Intentions
 from policies.mesh import Mesh
 from policies.outside import OutsideResolver, Subset
-from policies.snapshot import OutsideWatch, Role, Snapshot
+from policies.snapshot import Role, Snapshot
 from policies.table import Cluster, Egress, FilterChain, ForwardedHost
+from policies.watches import OutsideWatch
 
 _EVERYTHING = Subset("")
 _ALPN = {"http": "http/1.1", "http2": "h2", "grpc": "h2"}  # what callers of the mesh speak goes on as it is

@@ -536,38 +536,3 @@ def waiting(snapshot: Snapshot) -> tuple[Watch, ...]:
     """
     silent = set(snapshot.asked).difference(snapshot.heard, _of_role(snapshot))
     return tuple(sorted(silent, key=name_of))
-
-
-__all__ = [
-    "Answer",
-    "ApiGatewayWatch",
-    "ChainWatch",
-    "DefaultActionWatch",
-    "DefaultsWatch",
-    "EndpointsWatch",
-    "EntryWatch",
-    "GatewayServicesWatch",
-    "Heard",
-    "IngressWatch",
-    "IntentionsWatch",
-    "LeafUpdate",
-    "MeshWatch",
-    "OutsideWatch",
-    "RegistrationWatch",
-    "ResolverWatch",
-    "Role",
-    "RootsWatch",
-    "RoutesWatch",
-    "Snapshot",
-    "TerminatingWatch",
-    "Understood",
-    "Update",
-    "Watch",
-    "apply",
-    "endpoint_watch",
-    "missing",
-    "name_of",
-    "understand",
-    "waiting",
-    "wanted",
-]

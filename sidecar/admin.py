@@ -22,7 +22,8 @@ from dataplane.listener import bind
 from policies.canonical import plain
 from policies.identity import Leaf
 from policies.rotation import LeafState, leaf_state
-from policies.snapshot import missing, name_of, waiting
+from policies.snapshot import missing, waiting
+from policies.watches import name_of
 from sidecar.process import Phase, Process
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

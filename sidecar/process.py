@@ -43,16 +43,9 @@ from dataplane.serve import Dataplane
 from policies.compiler import compile_table
 from policies.errors import CatalogError, CatalogNotFound, ConfigError, MeshError, Problem
 from policies.identity import Leaf, SpiffeId
-from policies.snapshot import (
-    Heard,
-    RegistrationWatch,
-    Role,
-    Snapshot,
-    apply,
-    missing,
-    waiting,
-)
+from policies.snapshot import Heard, Role, Snapshot, apply, missing, waiting
 from policies.table import Table
+from policies.watches import RegistrationWatch
 from sidecar import takeover
 from sidecar.settings import ProcessSettings
 

@@ -27,7 +27,7 @@ from harness.servers import ConsulServer, consul_server, dev_server, eventually
 from harness.wire import App, Wire
 from lictor.up.ports import free_ports
 from policies.intentions import Action, parse_intentions
-from policies.snapshot import DefaultActionWatch, IntentionsWatch
+from policies.watches import DefaultActionWatch, IntentionsWatch
 
 SOURCES = ("web", "db", "other")
 TARGET = "auth-api"

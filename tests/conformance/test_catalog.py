@@ -31,7 +31,7 @@ from policies.errors import (
     CatalogTimedOut,
     CatalogUnreachable,
 )
-from policies.snapshot import (
+from policies.watches import (
     ChainWatch,
     DefaultActionWatch,
     EndpointsWatch,

@@ -22,23 +22,19 @@ from harness.servers import eventually
 from policies.errors import CatalogBadAnswer, CatalogFault, CatalogForbidden, CatalogNotFound, CatalogUnreachable
 from policies.identity import Leaf
 from policies.intentions import Intentions
-from policies.snapshot import (
+from policies.snapshot import Role, Snapshot, Understood, Update, missing, wanted
+from policies.watches import (
+    ApiGatewayWatch,
     ChainWatch,
     EndpointsWatch,
     GatewayServicesWatch,
     IngressWatch,
     IntentionsWatch,
     RegistrationWatch,
-    Role,
     RootsWatch,
-    Snapshot,
-    Understood,
-    Update,
+    RoutesWatch,
     Watch,
-    missing,
-    wanted,
 )
-from policies.watches import ApiGatewayWatch, RoutesWatch
 
 REGISTRATION = RegistrationWatch("web-proxy")
 API, ROWS = ChainWatch("api", "api"), EndpointsWatch("api")

@@ -10,20 +10,17 @@ from hypothesis import strategies as st
 from harness.certificates import Authority
 from harness.meshes import chain, instance, intention, link, sidecar, split_chain, target_row, terminating
 from policies.compiler import compile_table
-from policies.snapshot import (
+from policies.snapshot import Heard, Snapshot, apply, wanted
+from policies.watches import (
     ChainWatch,
     DefaultsWatch,
     EndpointsWatch,
     GatewayServicesWatch,
-    Heard,
     IntentionsWatch,
     MeshWatch,
     OutsideWatch,
     ResolverWatch,
-    Snapshot,
     TerminatingWatch,
-    apply,
-    wanted,
 )
 
 AUTHORITY = Authority()

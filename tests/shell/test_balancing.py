@@ -12,7 +12,7 @@ from harness.halves import Half, half, pair
 from harness.meshes import Json, Member, chain, instance, sidecar, split_chain, target_row
 from harness.wire import App, Wire, say
 from lictor.up.ports import free_ports
-from policies.snapshot import ChainWatch, EndpointsWatch, IntentionsWatch
+from policies.watches import ChainWatch, EndpointsWatch, IntentionsWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 TARGET = "api.default.default.dc1"

@@ -12,7 +12,7 @@ from harness.meshes import Json, chain, instance
 from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire, echo_server
 from lictor.up.ports import free_ports
-from policies.snapshot import EndpointsWatch, RegistrationWatch
+from policies.watches import EndpointsWatch, RegistrationWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 TARGET = "api.default.default.dc1"

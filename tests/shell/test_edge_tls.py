@@ -34,7 +34,8 @@ from policies.server_certificates import (
     ServerCertificate,
     read_server_certificate,
 )
-from policies.snapshot import IngressWatch, Update
+from policies.snapshot import Update
+from policies.watches import IngressWatch
 
 OUTSIDE = Authority("the outside")
 GET = b"GET / HTTP/1.1\r\nHost: web.com\r\n\r\n"

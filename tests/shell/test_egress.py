@@ -21,7 +21,7 @@ from lictor.up.ports import free_ports
 from policies.edge import EdgeSettings
 from policies.protection import Protection
 from policies.rate_limit import Rate
-from policies.snapshot import GatewayServicesWatch, IntentionsWatch, OutsideWatch, TerminatingWatch
+from policies.watches import GatewayServicesWatch, IntentionsWatch, OutsideWatch, TerminatingWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: ext\r\n\r\n"
 ALLOW_WEB, DENY_WEB = intention("web", "ext", "allow"), intention("web", "ext", "deny")

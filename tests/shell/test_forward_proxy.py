@@ -20,7 +20,7 @@ from harness.outside import server_context, write_leaf, write_root
 from harness.servers import eventually
 from harness.wire import App, Message, Wire, echo_server, say, serving
 from lictor.up.ports import free_ports
-from policies.snapshot import IntentionsWatch, OutsideWatch, TerminatingWatch
+from policies.watches import IntentionsWatch, OutsideWatch, TerminatingWatch
 
 API, MAIL = "api.example.com", "mail.example.com"
 SNI = f"egress.default.dc1.internal.{TRUST_DOMAIN}"

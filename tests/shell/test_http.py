@@ -14,7 +14,7 @@ from harness.halves import pair
 from harness.meshes import intention
 from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire, raw, raw_and_close, say
-from policies.snapshot import IntentionsWatch
+from policies.watches import IntentionsWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 

@@ -115,7 +115,7 @@ async def test_a_tcp_listener_relays_to_its_one_service(authority: Authority) ->
 
 
 async def test_listeners_come_and_go_with_the_entry(authority: Authority) -> None:
-    from policies.snapshot import IngressWatch
+    from policies.watches import IngressWatch
 
     first, second = free_ports(2)
     services = [{"Name": "web", "Hosts": ["*"]}]
@@ -146,7 +146,7 @@ async def test_an_answer_that_is_made_here_sees_the_request_as_it_would_have_bee
 
 
 async def test_what_changes_about_a_listener_touches_no_connection_of_the_others(authority: Authority) -> None:
-    from policies.snapshot import IngressWatch
+    from policies.watches import IngressWatch
 
     first, second, third = free_ports(3)
     web = {"Name": "web", "Hosts": ["*"]}

@@ -14,7 +14,7 @@ from harness.meshes import chain
 from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire
 from policies.protection import INSIDE
-from policies.snapshot import RegistrationWatch
+from policies.watches import RegistrationWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 

@@ -19,7 +19,7 @@ from harness.meshes import intention
 from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire, echo_server, raw, say
 from policies.intentions import Action
-from policies.snapshot import DefaultActionWatch, IntentionsWatch, RegistrationWatch
+from policies.watches import DefaultActionWatch, IntentionsWatch, RegistrationWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 UPGRADE = b"GET / HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"

@@ -28,8 +28,8 @@ from policies.balance import Endpoint, LoadBalancer, build
 from policies.egress import Origination
 from policies.errors import ConnectFailed, ConnectTimedOut
 from policies.host_names import dialled
-from policies.snapshot import OutsideWatch
 from policies.table import Cluster
+from policies.watches import OutsideWatch
 
 
 class Taker(asyncio.Protocol):

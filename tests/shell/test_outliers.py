@@ -17,7 +17,7 @@ from harness.halves import Half, half
 from harness.meshes import Json, Member, chain, instance, sidecar, target_row
 from harness.wire import App, Message, Side, Wire, echo_server, raw, say
 from lictor.up.ports import free_ports
-from policies.snapshot import ChainWatch, EndpointsWatch, IntentionsWatch, RegistrationWatch
+from policies.watches import ChainWatch, EndpointsWatch, IntentionsWatch, RegistrationWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 TARGET = "api.default.default.dc1"

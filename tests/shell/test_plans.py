@@ -17,7 +17,7 @@ from harness.wire import App, Message, Side, Wire, say
 from lictor.up.ports import free_ports
 from policies.intentions import Decision, SourcePolicy
 from policies.matching import Headers
-from policies.snapshot import IntentionsWatch
+from policies.watches import IntentionsWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 

@@ -25,7 +25,7 @@ from harness.meshes import Json, chain, instance, sidecar, split_chain, target_r
 from harness.servers import eventually
 from harness.wire import App, Behaviour, Message, Side, Wire, raw_and_close, say
 from lictor.up.ports import free_ports
-from policies.snapshot import ChainWatch, EndpointsWatch, RegistrationWatch
+from policies.watches import ChainWatch, EndpointsWatch, RegistrationWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 TARGET = "api.default.default.dc1"

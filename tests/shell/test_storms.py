@@ -19,7 +19,7 @@ from harness.meshes import Json, chain, instance, sidecar
 from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire
 from lictor.up.ports import free_ports
-from policies.snapshot import ChainWatch, EndpointsWatch, RegistrationWatch
+from policies.watches import ChainWatch, EndpointsWatch, RegistrationWatch
 
 TARGET = "api.default.default.dc1"
 REQUESTS = 120

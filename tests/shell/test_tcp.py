@@ -12,7 +12,7 @@ from harness.meshes import chain, instance, intention
 from harness.servers import eventually
 from harness.wire import Wire, echo_server
 from lictor.up.ports import free_ports
-from policies.snapshot import EndpointsWatch, IntentionsWatch, RegistrationWatch
+from policies.watches import EndpointsWatch, IntentionsWatch, RegistrationWatch
 
 
 async def test_bytes_go_both_ways_and_each_end_of_direction_is_passed_on(authority: Authority) -> None:

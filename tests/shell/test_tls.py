@@ -22,7 +22,7 @@ from harness.wire import App, Wire
 from lictor.up.ports import free_ports
 from policies.errors import BadLeaf
 from policies.mesh import TlsLimits
-from policies.snapshot import MeshWatch, RootsWatch
+from policies.watches import MeshWatch, RootsWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 

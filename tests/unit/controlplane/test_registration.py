@@ -7,7 +7,8 @@ import pytest
 
 from controlplane.registration import check_definition, find_sidecar, gateway_definition, seed, sidecar_definition
 from policies.errors import ConfigError
-from policies.snapshot import Heard, RegistrationWatch, Role, Snapshot, apply
+from policies.snapshot import Heard, Role, Snapshot, apply
+from policies.watches import RegistrationWatch
 
 
 class Agent:

@@ -11,8 +11,8 @@ from harness.meshes import intention, sidecar, upstream
 from policies.errors import BadLeaf
 from policies.identity import Leaf, Roots
 from policies.mesh import Mesh, TlsLimits
-from policies.snapshot import IntentionsWatch, RootsWatch
 from policies.table import Table
+from policies.watches import IntentionsWatch, RootsWatch
 
 
 def follow(live: Live, table: Table, leaf: Leaf, roots: Roots, mesh: Mesh) -> Generation | None:

@@ -8,7 +8,7 @@ from harness.certificates import TRUST_DOMAIN, Authority
 from harness.meshes import instance, intention, sidecar, split_chain, upstream
 from policies.canonical import plain, table_text
 from policies.intentions import Action
-from policies.snapshot import ChainWatch, EndpointsWatch
+from policies.watches import ChainWatch, EndpointsWatch
 
 
 def web(authority: Authority, *, reverse: bool = False) -> str:

@@ -20,7 +20,8 @@ from harness.meshes import (
 from policies.balance import Question
 from policies.canonical import table_text
 from policies.compiler import compile_table
-from policies.snapshot import ChainWatch, EndpointsWatch, IntentionsWatch, Role, Snapshot
+from policies.snapshot import Role, Snapshot
+from policies.watches import ChainWatch, EndpointsWatch, IntentionsWatch
 
 TARGET = "api.default.default.dc1"
 

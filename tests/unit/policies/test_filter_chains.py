@@ -11,7 +11,9 @@ from harness.meshes import Member, intention, link, outside, terminating
 from policies.compiler import compile_table
 from policies.egress import Origination
 from policies.intentions import Action
-from policies.snapshot import (
+from policies.snapshot import missing, waiting, wanted
+from policies.table import FilterChain, Table
+from policies.watches import (
     DefaultActionWatch,
     DefaultsWatch,
     GatewayServicesWatch,
@@ -20,12 +22,8 @@ from policies.snapshot import (
     OutsideWatch,
     ResolverWatch,
     TerminatingWatch,
-    missing,
     name_of,
-    waiting,
-    wanted,
 )
-from policies.table import FilterChain, Table
 
 SUFFIX = f"default.dc1.internal.{TRUST_DOMAIN}"
 SUBSETS = {"Subsets": {"v1": {"Filter": "Service.Meta.version == v1"}, "new": {"Filter": "Service.Meta.version == v2"}}}

@@ -13,8 +13,8 @@ from harness.meshes import Json, Member, intention, link, outside, terminating
 from policies.compiler import compile_table
 from policies.forward_proxy import ForwardRules, normal_host, parse_authority
 from policies.intentions import Action, Decision
-from policies.snapshot import IntentionsWatch, OutsideWatch
 from policies.table import Egress, HostPort
+from policies.watches import IntentionsWatch, OutsideWatch
 
 # --- what is asked for ---------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from policies.ingress import ExposedService, exposed, parse_gateway_services, pa
 from policies.limits import Limits
 from policies.outliers import PassiveHealth
 from policies.routes import HeaderModifiers
-from policies.snapshot import IngressWatch
+from policies.watches import IngressWatch
 
 ROWS = parse_gateway_services(
     [

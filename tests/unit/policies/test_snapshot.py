@@ -20,25 +20,18 @@ from harness.meshes import (
 )
 from policies.intentions import Action
 from policies.server_certificates import CertificateReference, CertificateUpdate, ClientCaUpdate, EdgeMaterial
-from policies.snapshot import (
+from policies.snapshot import Heard, LeafUpdate, Role, Snapshot, apply, missing, waiting, wanted
+from policies.watches import (
     ChainWatch,
     DefaultActionWatch,
     EndpointsWatch,
     GatewayServicesWatch,
-    Heard,
     IngressWatch,
     IntentionsWatch,
-    LeafUpdate,
     MeshWatch,
     RegistrationWatch,
-    Role,
     RootsWatch,
-    Snapshot,
-    apply,
-    missing,
     name_of,
-    waiting,
-    wanted,
 )
 
 
