@@ -478,7 +478,8 @@ def _use(client: hvac.Client) -> None:
     assert client.sys.read_health_status(method="GET")["initialized"] is True
     client.sys.enable_secrets_engine("pki", path="hv")
     client.sys.tune_mount_configuration("hv", max_lease_ttl="87600h")
-    client.secrets.pki.generate_root("internal", "hvac root", {"key_type": "ec", "key_bits": 256}, mount_point="hv")
+    root = {"key_type": "ec", "key_bits": 256, "ttl": "87600h"}  # Longer than a leaf's own, which is the mount's 768 h.
+    client.secrets.pki.generate_root("internal", "hvac root", root, mount_point="hv")
     client.secrets.pki.create_or_update_role(
         "r", {"allow_any_name": True, "key_type": "ec", "key_bits": 256}, mount_point="hv"
     )
