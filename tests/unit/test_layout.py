@@ -54,7 +54,6 @@ ELSEWHERE = {
     "controlplane/issuer/consul.py": "conformance/test_consul_issuer.py",
     "sidecar/process.py": "conformance/test_failures.py",
     "sidecar/admin.py": "conformance/test_drop_in.py",
-    "sidecar/logs.py": "conformance/test_failures.py",
     "sidecar/settings.py": "unit/sidecar/test_config.py",
     "lictor/flags.py": "unit/lictor/test_cli.py",
     "lictor/commands/agent.py": "conformance/test_commands.py",
