@@ -263,7 +263,14 @@ async def _in_force(
         await asyncio.sleep(0.01)
     took = loop.time() - started
     await eventually(lambda: any(key.port == shape.port for key in process.dataplane.listeners), PATIENCE)  # type: ignore[union-attr]
-    await _request(shape)
+    answer = await _request(shape)
+    if not answer.startswith(b"HTTP/1.1 503"):  # somebody was chosen, and nobody listens there
+        await asyncio.sleep(REST)
+        if running.done():
+            running.result()
+        counts = "\n".join(line for line in process.metrics.render().decode().splitlines() if not line.endswith(" 0.0"))
+        message = f"the first request got {answer[:200]!r}; the proxy has counted\n{counts}"
+        raise RuntimeError(message)
     await asyncio.sleep(REST)
     return took
 
@@ -276,14 +283,12 @@ async def _settled(process: Process, running: asyncio.Task[None]) -> None:
     await asyncio.sleep(2.0)
 
 
-async def _request(shape: Shape) -> None:
+async def _request(shape: Shape) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", shape.port)
     writer.write(f"GET /v1/tenants/1999/ HTTP/1.1\r\nHost: {shape.host}\r\nConnection: close\r\n\r\n".encode())
     answer = await reader.read()
     writer.close()
-    if not answer.startswith(b"HTTP/1.1 503"):  # somebody was chosen, and nobody listens there
-        message = f"the first request got {answer[:200]!r}"
-        raise RuntimeError(message)
+    return answer
 
 
 def told(title: str, stalls: Stalls, took: float) -> None:

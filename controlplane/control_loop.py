@@ -97,4 +97,9 @@ class Tidy:
 
 
 def _young() -> int:
-    return len(gc.get_objects(generation=0)) + len(gc.get_objects(generation=1))
+    """Return how many objects the collector has not looked through twice.
+
+    In one call, within which no other thread has a turn: the list of them refers to each, and `tuple(...)` raises
+    SystemError when anybody else refers to the tuple that it is about to fill (github.com/python/cpython/issues/39117).
+    """
+    return sum(map(len, map(gc.get_objects, (0, 1))))

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -142,3 +144,30 @@ def test_garbage_among_what_is_new_is_found() -> None:
         del circle
     assert there not in {id(one) for one in gc.get_objects()}
     assert held
+
+
+def test_another_thread_makes_tuples_meanwhile() -> None:
+    """`gc.get_objects` shows them before they are filled; whoever holds one then breaks `tuple`."""
+    over = threading.Event()
+
+    def make() -> int:
+        made = 0
+        while not over.is_set():
+            made += len(tuple(number for number in range(12)))
+        return made
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(module.SWITCH_SECONDS)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(1) as others:
+            making = others.submit(make)
+            ends, tidy = time.monotonic() + 1.0, Tidy()
+            try:
+                while time.monotonic() < ends and not making.done():
+                    with tidy():
+                        pass
+            finally:
+                over.set()
+            assert making.result() > 0
+    finally:
+        sys.setswitchinterval(before)
