@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
+from dataplane.clock import NEVER
+
 _SHORT = {
     "commonName": "CN",
     "countryName": "C",
@@ -36,6 +38,12 @@ def caller_lines(transport: asyncio.BaseTransport) -> bytes:
     der = transport.get_extra_info("certificate")
     facts = transport.get_extra_info("peercert") if der else None
     return told(der, facts) if facts else b""
+
+
+def caller_ends(transport: asyncio.BaseTransport) -> float:
+    """Return when the verified certificate of a caller ends (seconds since the epoch); never where it came without."""
+    facts = transport.get_extra_info("peercert")
+    return float(ssl.cert_time_to_seconds(facts["notAfter"])) if facts else NEVER
 
 
 def told(der: bytes, facts: dict[str, Any]) -> bytes:

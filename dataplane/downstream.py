@@ -103,7 +103,7 @@ class Downstream(asyncio.Protocol):
         self._upstream: Upstream | None = None
         self.caller_lines = b""  # what a gateway tells of the caller's certificate
         self.client_address = ""
-        self.deadline = clock.now + self.keeper.protection.idle_timeout
+        self.deadline = self._in(keeper.protection.idle_timeout)
         self.memo: object = None
         self.parse: Parse = parse_request  # a forward proxy reads other heads
         self.peer: Peer | None = None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dataplane.challenges import Challenges, Looked
-from dataplane.client_certificates import caller_lines
+from dataplane.client_certificates import caller_ends, caller_lines
 from dataplane.client_hello import peek_client_hello
 from dataplane.edge import each_request, edge_decider
 from dataplane.guests import Reception
@@ -84,6 +84,10 @@ class EdgeListeners:
     def caller_lines(self, transport: TlsTransport) -> bytes:
         """Return the fields about the certificate of a caller."""
         return caller_lines(transport)
+
+    def expires(self, transport: TlsTransport) -> float:
+        """Return when a connection ends with the certificate of its caller, on the clock's scale."""
+        return self._clock.now + caller_ends(transport) - self._clock.wall
 
     def preface(self, service: str, guest: Keeper) -> bytes:
         """Return what a service hears before the caller's own bytes."""

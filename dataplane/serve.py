@@ -310,13 +310,15 @@ class Dataplane:
             def protocol(transport: TlsTransport | None = None) -> asyncio.Protocol:
                 generation = self._live.current
                 upstream, spoken = _behind(generation.table, key) if generation is not None else ("", "")
+                expires = edge.expires(transport) if edge is not None and transport is not None else NEVER
                 if spoken == HTTP:
-                    downstream = Downstream(listener, decide, self.clock, (http, connections), plans=self._live.plans)
+                    counts = (http, connections)
+                    downstream = Downstream(listener, decide, self.clock, counts, expires, self._live.plans)
                     downstream.parse = parse
                     if edge is not None and transport is not None:
                         downstream.caller_lines = edge.caller_lines(transport)
                     return downstream
-                relay = Relay(listener, connections, self.clock, None, NEVER)
+                relay = Relay(listener, connections, self.clock, None, expires)
                 if edge is not None:
                     relay.preface = edge.preface(upstream, listener)
                 relays.append((relay, upstream))

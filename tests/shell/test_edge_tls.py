@@ -11,6 +11,7 @@ import ssl
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from cryptography import x509
@@ -18,7 +19,7 @@ from cryptography import x509
 from harness.certificates import Authority, Mistakes
 from harness.halves import Half, edge
 from harness.meshes import Json
-from harness.wire import App, Wire, echo_server, say
+from harness.wire import App, Message, Side, Wire, echo_server, say
 from lictor.up.ports import free_ports
 from policies.compiler import compile_table
 from policies.edge import EdgeSettings
@@ -297,6 +298,44 @@ async def test_a_caller_without_the_certificate_that_is_required_is_refused(auth
                     await wire.send(GET)
                     assert await wire.rest() == b""
         assert running.refused() == {"foreign_ca": 1, "no_certificate": 1}
+
+
+async def answer_some(side: Side, message: Message) -> None:
+    """Answer without end where `/endless` is asked for."""
+    await side.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n")
+    if message.target == "/endless":
+        await side.read()
+    await side.send(b"0\r\n\r\n")
+
+
+async def test_a_connection_ends_with_its_callers_certificate(authority: Authority) -> None:
+    port, of_tcp = free_ports(2)
+    callers = Authority("callers")
+    settings = yaml("web", everywhere=PortWords(client_ca_file="callers.pem"))
+    updates: list[Update] = [update("web", OUTSIDE.server("web.com")), ClientCaUpdate("callers.pem", callers.pem)]
+    rows = [listener(of_tcp, {"Name": "db"}, protocol="tcp")]
+    async with (
+        App(answer_some).running() as app,
+        echo_server() as echo,
+        edge(authority, [listener(port)], {"web": app.port}, settings=settings, updates=updates) as running,
+        edge(authority, rows, {"db": echo}, "tcp", settings, updates),
+        await call(port) as nobody,
+    ):
+        known = caller()
+        with_certificate(known, callers.server("ann", mistakes=Mistakes(ends=timedelta(seconds=3))))
+        silent, idle, endless, db = [await call(one, context=known) for one in (port, port, port, of_tcp)]
+        assert (await idle.ask(GET)).body == b"hi"
+        await endless.send(GET.replace(b"/", b"/endless", 1))
+        await endless.until(b"hi")
+        await db.send(b"ping")
+        assert await db.until(b"ping") == b"ping"
+        async with asyncio.timeout(5):
+            assert [await wire.rest() for wire in (silent, idle, db)] == [b"", b"", b""]
+            await endless.rest()
+        assert running.reasons() == {"certificate_ended": 1}
+        for wire in (silent, idle, endless, db):
+            await wire.close()
+        assert (await nobody.ask(GET)).body == b"hi"
 
 
 def with_certificate(context: ssl.SSLContext, certificate: ServerCertificate) -> None:
