@@ -135,7 +135,7 @@ class Doors:
         door.entrance = Entrance(
             keeper=door,
             guard=partial(self._guard, sni),
-            decide=forwarding_decider(self._live, self._pools)
+            decide=forwarding_decider(self._live, self._pools, self._clock)
             if proxy
             else inbound_decider(self._live, to_outside(self._pools, sni)),
             dial=partial(self._dial, sni),

@@ -19,8 +19,10 @@ from dataplane.outside import way_out
 from dataplane.routing import NO_UPSTREAM
 from policies.errors import MeshError
 from policies.forward_proxy import CONNECT, HTTP_PORT, ForwardPolicy, parse_authority
+from policies.untold import Untold
 
 if TYPE_CHECKING:
+    from dataplane.clock import Clock
     from dataplane.clusters import ClusterPools
     from dataplane.downstream import Downstream
     from dataplane.heads import RequestHead, ResponseHead
@@ -94,8 +96,9 @@ class Tunnel:
         return head
 
 
-def forwarding_decider(live: Live, pools: Pools) -> Decide:
+def forwarding_decider(live: Live, pools: Pools, clock: Clock) -> Decide:
     """Return the decision about every request to the gateway's own name."""
+    denials = _Denials(clock)
 
     def decide(downstream: Downstream, head: RequestHead) -> Forward | Reply:
         generation, peer = live.current, downstream.peer
@@ -108,13 +111,13 @@ def forwarding_decider(live: Live, pools: Pools) -> Decide:
         found = egress.hosts.get(host) if egress is not None and host is not None else None
         policy = ForwardPolicy(peer.spiffe_id.service, egress) if egress is not None else None
         if generation is None or egress is None or policy is None or found is None:
-            return _denied(downstream, head, "host_not_linked", "no linked service has this host")
+            return denials.answer(downstream, head, "host_not_linked", "no linked service has this host")
         sni, forwarded = found
         chain = egress.chains[sni]
         if tunnel:
             decision = policy.request(CONNECT, "", head)
             if not decision.allowed:
-                return _denied(downstream, head, "denied_by_intention", decision.because)
+                return denials.answer(downstream, head, "denied_by_intention", decision.because)
             return _tunnel(pools, forwarded.raw)
         head.strip = (head.strip or frozenset()) | _OF_THE_PROXY
         forward = way_out(pools, chain, forwarded.clear)
@@ -123,7 +126,7 @@ def forwarding_decider(live: Live, pools: Pools) -> Decide:
         judged = judge_request(caller, head)
         if isinstance(judged, Reply) and judged.reason == "denied_by_intention":
             because = policy.request(head.method, head.path, head).because
-            return _denied(downstream, head, judged.reason, because, judged)
+            return denials.answer(downstream, head, judged.reason, because, judged)
         return judged
 
     return decide
@@ -134,10 +137,23 @@ def _tunnel(pools: Pools, cluster: Cluster) -> Forward | Reply:
     return NO_UPSTREAM if found.empty else Tunnel(found)
 
 
-def _denied(downstream: Downstream, head: RequestHead, reason: str, because: str, reply: Reply | None = None) -> Reply:
-    if head.method == CONNECT:
-        downstream.last()  # what a caller has sent ahead was meant for the tunnel
-    source = downstream.peer.spiffe_id.service if downstream.peer is not None else ""
-    host = head.host[:_SHOWN].decode("latin-1")
-    log.info("egress_denied", source=source, host=host, method=head.method, reason=reason, because=because)
-    return reply or Reply(403, reason, _DENIED)
+class _Denials:
+    """What is answered to whom is denied, and told of it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._untold = Untold()
+
+    def answer(
+        self, downstream: Downstream, head: RequestHead, reason: str, because: str, reply: Reply | None = None
+    ) -> Reply:
+        """Return the reply, or one of 403. The line of the log is written once in a while for one like the last."""
+        if head.method == CONNECT:
+            downstream.last()  # what a caller has sent ahead was meant for the tunnel
+        source = downstream.peer.spiffe_id.service if downstream.peer is not None else ""
+        host = head.host[:_SHOWN].decode("latin-1")
+        facts = {"source": source, "host": host, "method": head.method, "reason": reason}
+        untold = self._untold.due(tuple(facts.values()), self._clock.now)
+        if untold is not None:
+            log.info("egress_denied", **facts, because=because, untold=untold)
+        return reply or Reply(403, reason, _DENIED)

@@ -29,6 +29,7 @@ from policies.proxy_protocol import (
     render_proxy_header,
 )
 from policies.rate_limit import address_key
+from policies.untold import Untold
 
 if TYPE_CHECKING:
     from dataplane.plans import Each
@@ -37,7 +38,6 @@ log = structlog.get_logger(__name__)
 
 PROXY_SECONDS = 5.0  # for a PROXY header to come
 FIRST_BYTE_SECONDS = 60.0  # for anything to come that is no PROXY header
-TELL_SECONDS = 10.0  # between two lines of the log about refusals for the same reason
 
 
 class Guest:
@@ -116,7 +116,7 @@ class Reception:
         self._inside = 0
         self._by_address: Counter[str] = Counter()
         self.slow = SlowClients(clock, settings.protection)
-        self._told: dict[str, tuple[float, int]] = {}  # by reason: when, and how many times since
+        self._untold = Untold()
 
     def guarded(self, welcome: Welcome, port: int, speaks_first: Callable[[], bool]) -> Welcome:
         """Return the welcome with the reception before it. `speaks_first` says whether callers do, by TLS or HTTP.
@@ -165,12 +165,9 @@ class Reception:
 
     def tell(self, reason: str, guest: Keeper) -> None:
         """Write a line about a refusal, at most one in ten seconds for each reason: counters have them all."""
-        before, silent = self._told.get(reason, (-TELL_SECONDS, 0))
-        if self._clock.now - before < TELL_SECONDS:
-            self._told[reason] = before, silent + 1
-            return
-        self._told[reason] = self._clock.now, 0
-        log.warning("refused", reason=reason, client=guest.client[0] if guest.client else "", untold=silent)
+        untold = self._untold.due(reason, self._clock.now)
+        if untold is not None:
+            log.warning("refused", reason=reason, client=guest.client[0] if guest.client else "", untold=untold)
 
     # --- one after the other ---
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from dataplane.exposition import Family
+from policies.untold import Untold
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 _CLASSES = 6
@@ -37,7 +38,7 @@ class HttpCounts:
 class ConnectionCounts:
     """The connections of one listener."""
 
-    __slots__ = ("accepted", "bytes_in", "bytes_out", "closed", "cut", "denied", "refused", "revoked")
+    __slots__ = ("accepted", "bytes_in", "bytes_out", "closed", "cut", "denied", "refused", "revoked", "untold")
 
     def __init__(self) -> None:
         self.accepted = 0
@@ -48,6 +49,7 @@ class ConnectionCounts:
         self.bytes_out = 0
         self.refused: Counter[str] = Counter()  # before a byte, by reason
         self.cut: Counter[str] = Counter()  # for being too slow, by what was slow
+        self.untold = Untold()  # lines of the log about them
 
 
 class UpstreamCounts:

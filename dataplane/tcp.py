@@ -177,7 +177,8 @@ class Relay:
     def expire(self) -> None:
         """A certificate of this connection has ended."""
         self.deadline = NEVER
-        log.info("tcp_connection_expired", caller=str(self.caller.spiffe_id) if self.caller else "")
+        caller = str(self.caller.spiffe_id) if self.caller else ""
+        self.tell(log.info, "tcp_connection_expired", caller, caller=caller)
         self.abort()
 
     def bound(self, ends: float) -> None:
@@ -187,6 +188,12 @@ class Relay:
     def make_upstream(self, on_lost: Callable[[], None] = _nothing) -> Pipe:
         """Return the other end, to be joined once connected."""
         return Pipe(on_lost, self._sent)
+
+    def tell(self, write: Callable[..., None], event: str, about: str, **facts: object) -> None:
+        """Write a line of the log, unless there was one of the same event about the same a moment ago."""
+        untold = self._counts.untold.due((event, about), self._clock.now)
+        if untold is not None:
+            write(event, **facts, untold=untold)
 
     def refuse(self) -> None:
         """Close the caller's end without a byte."""
@@ -212,10 +219,11 @@ class Relay:
 def judge(relay: Relay, guard: Guarded, counts: ConnectionCounts) -> bool:
     """Return whether the caller may connect; count and tell when not."""
     assert relay.caller is not None  # noqa: S101 - inbound callers are verified
-    decision = guard.intentions.for_source(relay.caller.spiffe_id.service, guard.default).connection
+    source = relay.caller.spiffe_id.service
+    decision = guard.intentions.for_source(source, guard.default).connection
     if not decision.allowed:
         counts.denied += 1
-        log.info("tcp_denied", source=relay.caller.spiffe_id.service, because=decision.because)
+        relay.tell(log.info, "tcp_denied", source, source=source, because=decision.because)
     return decision.allowed
 
 
@@ -227,7 +235,8 @@ async def dial_app(relay: Relay, inbound: Inbound) -> None:
         async with asyncio.timeout(inbound.local_connect_timeout):
             await loop.create_connection(lambda: pipe, inbound.local_address, inbound.local_port)
     except (OSError, TimeoutError, ValueError) as error:  # ValueError: an address that is no host name
-        log.warning("app_unreachable", app=f"{inbound.local_address}:{inbound.local_port}", error=str(error))
+        app = f"{inbound.local_address}:{inbound.local_port}"
+        relay.tell(log.warning, "app_unreachable", app, app=app, error=str(error))
         relay.refuse()
         return
     relay.join(pipe)
@@ -265,7 +274,7 @@ async def dial_clusters(relay: Relay, clusters: ClusterPools | Failover | None, 
         except (ConnectFailed, ConnectTimedOut) as error:
             log.debug("connect_failed", upstream=name, error=str(error))
         except Overflow:
-            log.info("tcp_overflow", upstream=name)
+            relay.tell(log.info, "tcp_overflow", name, upstream=name)
             relay.refuse()
             return
         else:
@@ -273,7 +282,7 @@ async def dial_clusters(relay: Relay, clusters: ClusterPools | Failover | None, 
             return
         tried.add(pool)
         pool = clusters.another(tried)
-    log.info("tcp_no_healthy_upstream", upstream=name, tried=len(tried))
+    relay.tell(log.info, "tcp_no_healthy_upstream", name, upstream=name, tried=len(tried))
     relay.refuse()
 
 

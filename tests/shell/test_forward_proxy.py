@@ -236,6 +236,17 @@ async def test_every_other_host_is_denied_and_told_with_who_asked(authority: Aut
         assert w.gate.metrics.for_http("egress").reasons == {"host_not_linked": 2 * len(OTHER_HOSTS)}
 
 
+async def test_who_is_denied_again_and_again_fills_no_log(authority: Authority) -> None:
+    async with App().running() as app, world(authority, app.port) as w, w.app() as wire:
+        with capture_logs() as logs:
+            for host in ("a.example.com", "b.example.com"):
+                for _ in range(20):
+                    assert (await wire.ask(w.raw(f"GET http://{host}/ HTTP/1.1\nHost: {host}"))).status == 403
+        told = [(one["host"], one["untold"]) for one in logs if one["event"] == "egress_denied"]
+        assert told == [("a.example.com", 0), ("b.example.com", 0)]
+        assert w.gate.metrics.for_http("egress").reasons == {"host_not_linked": 40}
+
+
 GAMES = {
     "another Host": ("GET http://@api/ HTTP/1.1\nHost: @mail", 400),
     "another Host for a tunnel": ("CONNECT @api HTTP/1.1\nHost: evil.example.com:443", 400),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from harness.certificates import Authority, client_context
 from harness.halves import Pair, pair
@@ -60,6 +61,17 @@ async def test_a_denied_caller_is_closed_without_a_byte(authority: Authority) ->
             await wire.send(b"hello")
             assert await wire.rest() == b""
         assert p.api.metrics.for_listener("inbound").denied == 1
+
+
+async def test_a_caller_that_is_denied_again_and_again_fills_no_log(authority: Authority) -> None:
+    rows = [intention("web", "api", "deny")]
+    async with pair(authority, 9, protocol="tcp", intentions=rows) as p:
+        with capture_logs() as logs:
+            for _ in range(5):
+                async with await Wire.open(p.port) as wire:
+                    assert await wire.rest() == b""
+        assert p.api.metrics.for_listener("inbound").denied == 5
+        assert [(one["source"], one["untold"]) for one in logs if one["event"] == "tcp_denied"] == [("web", 0)]
 
 
 async def test_http_permissions_never_allow_tcp(authority: Authority) -> None:
