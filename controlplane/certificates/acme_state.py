@@ -1,6 +1,7 @@
 """What is kept of ACME over a restart: the account and its key, the last certificate and its key.
 
-A restart must not ask anew, as CAs count what they sign. Files are readable by their owner alone and appear whole.
+A restart must not ask anew, as CAs count what they sign. Files are readable by their owner alone and appear whole;
+where others may do anything with them or their folder, nothing is read or ordered.
 Several processes may share a folder: who orders holds its lock, the others find what was ordered.
 """
 
@@ -11,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +23,8 @@ from controlplane.certificates import checked_pair
 from policies.acme import AcmeCertificate
 from policies.errors import BadServerCertificate, IssuerUnreachable
 from policies.server_certificates import ServerCertificate
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Account:
 class AcmeState:
     """The files of one certificate, and of the account at its CA.
 
-    Everything raises IssuerUnreachable, which names the file, where one cannot be read or written.
+    Everything raises IssuerUnreachable, which names the file: one that cannot be read or written, or is open to others.
     """
 
     def __init__(self, settings: AcmeCertificate) -> None:
@@ -88,6 +92,7 @@ class AcmeState:
         """Hold the lock for a while; say whether it was free."""
         with _said(self._folder):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_private(self._folder)
             descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,9 +118,24 @@ class AcmeState:
 def _read(file: Path) -> dict[str, Any] | None:
     with _said(file):
         try:
+            _check_private(file.parent)
+            _check_private(file)
             return dict(json.loads(file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
+
+
+def _check_private(place: Path) -> None:
+    """Raise IssuerUnreachable where others than the owner may read or write, and OSError."""
+    found = place.stat().st_mode
+    if not found & _OTHERS:
+        return
+    if stat.S_ISDIR(found):
+        fix = f"chmod 700 {place}, or name a folder in it as state_dir, which is made then"
+    else:
+        fix = f"chmod 600 {place}, and think of its key as known to others"
+    message = f"{place}: others than its owner may read or write it (mode {stat.S_IMODE(found):04o}): {fix}"
+    raise IssuerUnreachable(message)
 
 
 @contextlib.contextmanager

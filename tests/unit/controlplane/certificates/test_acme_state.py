@@ -86,3 +86,30 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     with pytest.raises(IssuerUnreachable, match="state: "), state(tmp_path).alone():
         pass
+
+
+@pytest.mark.parametrize("mode", [0o710, 0o720, 0o740, 0o701, 0o702, 0o704, 0o755, 0o777])
+def test_a_folder_that_is_open_to_others_is_not_used(tmp_path: Path, mode: int) -> None:
+    made = CA.server("web.com")
+    with state(tmp_path).alone():
+        state(tmp_path).keep_certificate(made.chain_pem, made.key_pem)
+    (tmp_path / "state").chmod(mode)
+    with pytest.raises(IssuerUnreachable, match=f"{tmp_path}/state: .*{mode:04o}.*chmod 700"):
+        state(tmp_path).certificate()
+    with pytest.raises(IssuerUnreachable, match="chmod 700"), state(tmp_path).alone():
+        pass
+    (tmp_path / "state").chmod(0o700)
+    assert state(tmp_path).certificate() is not None
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o620, 0o604, 0o602])
+def test_a_key_that_is_open_to_others_is_not_used(tmp_path: Path, mode: int) -> None:
+    made = CA.server("web.com")
+    with state(tmp_path).alone():
+        state(tmp_path).keep_account(Account("https://ca/acct/1", {}))
+        state(tmp_path).keep_certificate(made.chain_pem, made.key_pem)
+    for file in (tmp_path / "state").glob("*.json"):
+        file.chmod(mode)
+    for read in (state(tmp_path).account, state(tmp_path).certificate):
+        with pytest.raises(IssuerUnreachable, match=f"json: .*{mode:04o}.*chmod 600"):
+            read()
