@@ -24,7 +24,6 @@ from policies.forwarding import (
 from policies.rate_limit import TokenBuckets, address_key
 
 if TYPE_CHECKING:
-    from dataplane.clock import Clock
     from dataplane.downstream import Downstream
     from dataplane.heads import RequestHead
     from dataplane.plans import Each, Plan
@@ -78,19 +77,6 @@ def each_request(reception: Reception) -> Each | None:
     return each
 
 
-def each_identity(protection: Protection, clock: Clock) -> Each | None:
-    """Return what is asked for every request of callers in the mesh: whether their SPIFFE ID has its rate."""
-    if protection.per_identity is None:
-        return None
-    identities = TokenBuckets(protection.per_identity)
-
-    def each(downstream: Downstream, plan: Plan) -> tuple[Forward | Reply, bytes]:
-        wait = identities.take(str(downstream.peer.spiffe_id), clock.now) if downstream.peer is not None else 0.0
-        return (_too_many("rate_limit_identity", wait), b"") if wait else (plan.decision, plan.request)
-
-    return each
-
-
 # --- limits --------------------------------------------------------------------------------------------------------
 
 
@@ -123,10 +109,9 @@ class _Limits:
             client = said[0].partition(",")[0] if said else guest.client[0]
             if wait := self._addresses.take(address_key(client), self._reception.now):
                 return self._too_many("rate_limit_address", guest, wait)
-        if self._identities is not None and downstream.peer_certificate:
-            identity = hashlib.sha256(downstream.peer_certificate).hexdigest()
-            if wait := self._identities.take(identity, self._reception.now):
-                return self._too_many("rate_limit_identity", guest, wait)
+        identity = _identity(downstream) if self._identities is not None else ""
+        if self._identities is not None and identity and (wait := self._identities.take(identity, self._reception.now)):
+            return self._too_many("rate_limit_identity", guest, wait)
         if protection.max_body and head.content_length > protection.max_body:
             self._reception.tell("body_too_large", guest)
             return _TOO_LARGE
@@ -135,6 +120,13 @@ class _Limits:
     def _too_many(self, reason: str, guest: Guest, wait: float) -> Reply:
         self._reception.tell(reason, guest)
         return _too_many(reason, wait)
+
+
+def _identity(downstream: Downstream) -> str:
+    """Return who a caller has proved to be, "" if it has not: of the mesh by its name, since leaves come and go."""
+    if downstream.peer is not None:
+        return str(downstream.peer.spiffe_id)
+    return hashlib.sha256(downstream.peer_certificate).hexdigest() if downstream.peer_certificate else ""
 
 
 def _too_many(reason: str, wait: float) -> Reply:

@@ -4,7 +4,7 @@
 
 A caller that names no service, or one that is not linked, is reset without a word. So is one whose service has no leaf
 to answer with. A chain is a door of its own in the one listener: revocation looks at each door by its intentions.
-The gateway's own name is the door to its forward proxy, if it is one.
+The gateway's own name is the door to its forward proxy, if it is one. Before them stands the reception, as at the edge.
 """
 
 from __future__ import annotations
@@ -13,50 +13,54 @@ import socket
 import ssl
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dataplane.client_hello import peek_client_hello
-from dataplane.edge import each_identity
+from dataplane.edge import each_request
 from dataplane.entrance import Entrance, let_in
 from dataplane.forward_proxy import forwarding_decider
+from dataplane.guests import Reception
 from dataplane.handshakes import HANDSHAKE_TIMEOUT
 from dataplane.heads import parse_request
 from dataplane.inbound import inbound_decider
+from dataplane.listener import HANDSHAKES_AT_ONCE
 from dataplane.outside import dial_outside, to_outside
 from dataplane.proxied_heads import parse_proxied
 from dataplane.revocation import Revocation
-from policies.edge import NO_EDGE
+from policies.edge import EdgeSettings
 from policies.errors import IdentityError
 from policies.forward_proxy import ForwardGuard
+from policies.forwarding import NOTHING_TOLD
 from policies.intentions import Action, Intentions
 from policies.protection import INSIDE
 from policies.table import FilterChain
 
 if TYPE_CHECKING:
     from dataplane.clock import Clock
+    from dataplane.guests import Guest
     from dataplane.listener import Connection, Keeper
     from dataplane.live import Generation, Live
     from dataplane.metrics import Metrics
-    from dataplane.plans import Each
     from dataplane.pools import Pools
     from dataplane.tcp import Relay
     from policies.table import Egress
 
 _Guard = FilterChain | ForwardGuard
 _NOBODY = Intentions()
+_NO_PORT = 0  # none of the mesh sends PROXY headers
 
 
 class Door:
     """The connections of one filter chain, or of the forward proxy, among those of the listener."""
 
     client = None
+    each = None
     protection = INSIDE
 
-    __slots__ = ("_listener", "connections", "each", "entrance", "guard", "revocation")
+    __slots__ = ("_listener", "connections", "entrance", "guard", "revocation")
 
-    def __init__(self, listener: Keeper, each: Each | None) -> None:
+    def __init__(self, listener: Keeper) -> None:
         self._listener = listener
-        self.each = each
         self.connections: set[Connection] = set()
         self.guard: _Guard
         self.entrance: Entrance
@@ -92,8 +96,11 @@ class Doors:
         self._clock = clock
         self._metrics = metrics
         self._doors: dict[str, Door] = {}
-        edge = (live.current.table.edge if live.current is not None else None) or NO_EDGE
-        self._each = each_identity(edge.protection, clock)
+        edge = live.current.table.edge if live.current is not None else None
+        protection = edge.protection if edge is not None else INSIDE
+        self._reception = Reception(EdgeSettings(forwarding=NOTHING_TOLD, protection=protection), clock)
+        self._reception.each = each_request(self._reception)
+        self.welcome = self._reception.guarded(self._let_in, _NO_PORT, lambda: True)
         self._forward: tuple[Egress, ForwardGuard] | None = None  # as long as the table says the same, the same
 
     def follow(self, egress: Egress | None) -> None:
@@ -109,7 +116,12 @@ class Doors:
             door.revocation.close()
         self._doors.clear()
 
-    async def welcome(self, sock: socket.socket, listener: Keeper) -> None:
+    @property
+    def introductions(self) -> int:
+        """Return how many callers may be on their way to be known: all that may be there, if there is a limit."""
+        return self._reception.settings.protection.max_connections or HANDSHAKES_AT_ONCE
+
+    async def _let_in(self, sock: socket.socket, keeper: Keeper) -> None:
         """Let a caller in by the door that it names.
 
         Raise PreambleError for what is no ClientHello and IdentityError otherwise: `no_sni`, `unknown_sni`, `no_leaf`,
@@ -123,17 +135,18 @@ class Doors:
         answer = _answer(generation, guard) if generation is not None else None
         if generation is None or answer is None or answer[1] <= self._clock.wall:
             raise IdentityError("no_leaf", f"there is no valid leaf of {guard.service} to answer with")
-        door = self._doors.get(sni) or self._open(sni, guard, listener)
-        await let_in(sock, door.entrance, answer, generation.check_peer, self._clock)
+        guest = cast("Guest", keeper)
+        door = self._doors.get(sni) or self._open(sni, guard, guest.listener)
+        guest.listener = door
+        await let_in(sock, guest, door.entrance, answer, generation.check_peer, self._clock)
 
     def _open(self, sni: str, guard: _Guard, listener: Keeper) -> Door:
         proxy = isinstance(guard, ForwardGuard)
         name = "egress" if proxy else f"egress:{guard.service}"  # subsets count together
-        door = self._doors[sni] = Door(listener, self._each)
+        door = self._doors[sni] = Door(listener)
         counts = self._metrics.for_listener(name)
         door.revocation = Revocation(door, counts, self._clock)
         door.entrance = Entrance(
-            keeper=door,
             guard=partial(self._guard, sni),
             decide=forwarding_decider(self._live, self._pools, self._clock)
             if proxy

@@ -40,7 +40,6 @@ class Entrance:
     requests, `dial` connects a tcp caller that may come in.
     """
 
-    keeper: Keeper
     guard: Callable[[], Guarded]
     decide: Decide
     dial: Callable[[Relay], Coroutine[Any, Any, None]]
@@ -51,11 +50,16 @@ class Entrance:
 
 
 async def let_in(
-    sock: socket.socket, entrance: Entrance, answer: tuple[ssl.SSLContext, float], check: PeerCheck, clock: Clock
+    sock: socket.socket,
+    keeper: Keeper,
+    entrance: Entrance,
+    answer: tuple[ssl.SSLContext, float],
+    check: PeerCheck,
+    clock: Clock,
 ) -> None:
     """Shake hands with a caller and let it in. `answer` is the context of the leaf and when that ends (epoch).
 
-    Raise IdentityError, as `accept_tls` does.
+    `keeper` keeps the connection. Raise IdentityError, as `accept_tls` does.
     """
     context, leaf_ends = answer
     relays: list[Relay] = []
@@ -65,10 +69,10 @@ async def let_in(
         expires = clock.now + ends - clock.wall
         if entrance.guard().protocol == HTTP:
             counts = (entrance.http, entrance.connections)
-            session = Downstream(entrance.keeper, entrance.decide, clock, counts, expires, entrance.plans)
+            session = Downstream(keeper, entrance.decide, clock, counts, expires, entrance.plans)
             session.parse = entrance.parse
             return session
-        relays.append(Relay(entrance.keeper, entrance.connections, clock, transport.peer, expires))
+        relays.append(Relay(keeper, entrance.connections, clock, transport.peer, expires))
         return relays[0].downstream
 
     await accept_tls(sock, context, check, protocol)

@@ -43,17 +43,18 @@ FIRST_BYTE_SECONDS = 60.0  # for anything to come that is no PROXY header
 class Guest:
     """A caller of one connection. `client` is its address, by a PROXY header where one is due.
 
-    `trusted`: what it says about others is believed. `requests` is theirs to count who limits them.
+    `listener` keeps the connection; where it has several doors, the one that the caller came to. `trusted`: what it
+    says about others is believed. `requests` is theirs to count who limits them.
     """
 
     __slots__ = (
         "_gone",
         "_joined",
         "_key",
-        "_listener",
         "_reception",
         "client",
         "each",
+        "listener",
         "local",
         "protection",
         "requests",
@@ -62,7 +63,7 @@ class Guest:
 
     def __init__(self, reception: Reception, listener: Keeper, client: Address) -> None:
         self._reception = reception
-        self._listener = listener
+        self.listener = listener
         self._key = ""
         self._joined = False
         self._gone = False
@@ -76,19 +77,19 @@ class Guest:
     def joined(self, connection: Connection) -> None:
         """Stay until the connection ends."""
         self._joined = True
-        self._listener.joined(connection)
+        self.listener.joined(connection)
         self._reception.slow.add(cast("Watched", connection))  # every connection of a gateway can be
 
     def left(self, connection: Connection) -> None:
         """Make room for others."""
         self._reception.slow.discard(cast("Watched", connection))
-        self._listener.left(connection)
+        self.listener.left(connection)
         self.leave()
 
     @property
     def retiring(self) -> bool:
         """Return whether its listener lets every connection bring one more request at most."""
-        return self._listener.retiring
+        return self.listener.retiring
 
     def leave(self) -> None:
         """Make room, if that has not been done."""

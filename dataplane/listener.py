@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 BACKLOG = 4096
 _ACCEPTS_PER_EVENT = 64
 _PAUSE_WHEN_OUT_OF_FILES = 1.0  # seconds
-_HANDSHAKES_AT_ONCE = 512
+HANDSHAKES_AT_ONCE = 512
 _SO_ATTACH_REUSEPORT_CBPF = 51  # of Linux; Python has no name for it
 _SECOND_OF_TWO = struct.pack("HBBI", 0x06, 0, 0, 1)  # BPF_RET | BPF_K: the index of who gets a new connection
 
@@ -106,7 +106,7 @@ class Listener:
         welcome: Welcome,
         *,
         max_connections: int = 0,
-        introductions: int = _HANDSHAKES_AT_ONCE,
+        introductions: int = HANDSHAKES_AT_ONCE,
         refused: Callable[[str], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()

@@ -20,7 +20,7 @@ from dataplane.entrance import HTTP, Entrance, let_in
 from dataplane.exchange import Decide, Parse
 from dataplane.heads import parse_request
 from dataplane.inbound import inbound_decider, to_app
-from dataplane.listener import Keeper, Listener, Welcome, bind
+from dataplane.listener import HANDSHAKES_AT_ONCE, Keeper, Listener, Welcome, bind
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
 from dataplane.outbound import upstream_decider
@@ -226,6 +226,7 @@ class Dataplane:
 
     def _open(self, key: ListenerKey) -> Listener:
         doors: Doors | None = None
+        introductions = HANDSHAKES_AT_ONCE
         match key.purpose:
             case "inbound":
                 welcome = self._inbound(key)
@@ -235,7 +236,7 @@ class Dataplane:
                 from dataplane.egress import Doors  # noqa: PLC0415 - of no use to a sidecar
 
                 doors = Doors(self._live, self.pools, self.clock, self._metrics)
-                welcome = doors.welcome
+                welcome, introductions = doors.welcome, doors.introductions
             case "proxy":
                 from dataplane.forward_proxy import passing_on  # noqa: PLC0415 - of use to few sidecars
                 from dataplane.proxied_heads import parse_proxied  # noqa: PLC0415 - likewise
@@ -246,7 +247,10 @@ class Dataplane:
                 welcome = self._plain(key, upstream_decider(self._live, self.pools, key.name))
         counts = self._metrics.for_listener(str(key))
         listener = Listener(
-            bind(key.address, key.port), welcome, refused=lambda reason: counts.refused.update((reason,))
+            bind(key.address, key.port),
+            welcome,
+            introductions=introductions,
+            refused=lambda reason: counts.refused.update((reason,)),
         )
         if key.purpose == "inbound":
             self._revocations[listener] = Revocation(listener, counts, self.clock)
@@ -283,13 +287,14 @@ class Dataplane:
         def dial(relay: Relay) -> Coroutine[Any, Any, None]:
             return dial_app(relay, self._inbound_now())
 
+        entrance = Entrance(self._inbound_now, decide, dial, http, connections, self._live.plans)
+
         async def welcome(sock: socket.socket, listener: Keeper) -> None:
             generation = self._live.current
             if generation is None or generation.table.inbound is None or generation.leaf_ends <= self.clock.wall:
                 raise IdentityError("own_leaf_expired", "there is no valid leaf to answer with")
-            entrance = Entrance(listener, self._inbound_now, decide, dial, http, connections, self._live.plans)
             answer = (generation.contexts.server, generation.leaf_ends)
-            await let_in(sock, entrance, answer, generation.check_peer, self.clock)
+            await let_in(sock, listener, entrance, answer, generation.check_peer, self.clock)
 
         return welcome
 

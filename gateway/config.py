@@ -23,6 +23,7 @@ from gateway.tls import read_tls
 from policies.edge import EdgeSettings
 from policies.errors import IdentityError
 from policies.identity import parse_service_name
+from policies.protection import DEFAULT_PROTECTION, INSIDE
 from policies.snapshot import Role
 from sidecar.config import read_process
 from sidecar.settings import GATEWAYS, ProcessSettings, parse_address
@@ -44,7 +45,7 @@ def read_gateway(path: Path, environment: Mapping[str, str]) -> ProcessSettings:
         passthrough=read_passthrough(document),
         proxy_protocol=read_proxy_protocol(document),
         forwarding=read_forwarding(document),
-        protection=read_protection(document),
+        protection=read_protection(document, INSIDE if role is Role.TERMINATING else DEFAULT_PROTECTION),
     )
     document.done()
     document.raise_problems()

@@ -78,9 +78,9 @@ def read_forwarding(document: Section) -> Forwarding:
     return settings
 
 
-def read_protection(document: Section) -> Protection:
-    """Return the limits."""
-    block, default = document.section("protection"), DEFAULT_PROTECTION
+def read_protection(document: Section, default: Protection = DEFAULT_PROTECTION) -> Protection:
+    """Return the limits; of what is not said, those of `default`."""
+    block = document.section("protection")
     rates = block.section("rate_limit")
     settings = Protection(
         max_connections=_count(block, "max_connections", default.max_connections),

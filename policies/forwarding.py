@@ -34,6 +34,7 @@ class Forwarding:
 
 
 DEFAULT_FORWARDING = Forwarding()
+NOTHING_TOLD = Forwarding(request_id=False, traceparent=False)
 
 
 def is_within(address: str, networks: Networks) -> bool:

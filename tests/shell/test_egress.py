@@ -19,7 +19,7 @@ from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire, echo_server, say
 from lictor.up.ports import free_ports
 from policies.edge import EdgeSettings
-from policies.protection import Protection
+from policies.protection import INSIDE, Protection
 from policies.rate_limit import Rate
 from policies.watches import GatewayServicesWatch, IntentionsWatch, OutsideWatch, TerminatingWatch
 
@@ -398,3 +398,47 @@ async def test_an_identity_of_the_mesh_has_its_rate(authority: Authority) -> Non
                     answer = await wire.ask(GET)
                     statuses.append((answer.status, answer.get("x-lictor-reason")))
             assert statuses == [(200, None), (200, None), (429, "rate_limit_identity"), (200, None)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (replace(INSIDE, max_connections=2), "max_connections"),
+        (replace(INSIDE, max_connections_per_address=2), "max_connections_per_address"),
+    ],
+)
+async def test_who_has_not_said_a_word_takes_a_place_until_it_goes(
+    authority: Authority, limits: Protection, reason: str
+) -> None:
+    member = terminating("egress", authority, [{"Name": "ext"}])
+    member.snapshot = replace(member.snapshot, edge=EdgeSettings(protection=limits))
+    async with App().running() as app:
+        link(member, "ext", [app.port], intentions=[ALLOW_WEB])
+        async with half(member) as gate, await dial(gate, authority) as known:
+            assert (await known.ask(GET)).status == 200
+            async with await Wire.open(gate.port("egress")):
+                async with await Wire.open(gate.port("egress")) as third:
+                    assert await third.rest() == b""
+                assert gate.refused() == {reason: 1}
+            await eventually(lambda: gate.refused() == {reason: 1, "closed": 1})
+            async with await dial(gate, authority) as wire:
+                assert (await wire.ask(GET)).status == 200
+
+
+async def test_requests_and_waits_of_the_mesh_have_limits_where_they_are_asked_for(authority: Authority) -> None:
+    limits = replace(INSIDE, max_body=3, max_requests_per_connection=3, per_address=Rate(0.01, 4), idle_timeout=0.3)
+    member = terminating("egress", authority, [{"Name": "ext"}])
+    member.snapshot = replace(member.snapshot, edge=EdgeSettings(protection=limits))
+    large = b"POST / HTTP/1.1\r\nHost: ext\r\nContent-Length: 4\r\n\r\nbody"
+    async with App().running() as app:
+        link(member, "ext", [app.port], intentions=[ALLOW_WEB])
+        async with half(member) as gate:
+            async with await dial(gate, authority) as wire:
+                answers = [await wire.ask(GET), await wire.ask(large, "POST"), await wire.ask(GET)]
+                assert [answer.status for answer in answers] == [200, 413, 200]
+                assert answers[-1].get("connection") == "close"
+            async with await dial(gate, authority) as wire:
+                assert [(await wire.ask(GET)).status for _ in range(2)] == [200, 429]
+                async with asyncio.timeout(3):
+                    assert await wire.rest() == b""
+    assert all(one.get("x-request-id") is None and one.get("x-forwarded-for") is None for one in app.requests)

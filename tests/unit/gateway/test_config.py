@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gateway.config import read_gateway
 from policies.errors import ConfigError
+from policies.protection import INSIDE
+from policies.rate_limit import Rate
 from policies.snapshot import Role
 
 
@@ -55,6 +58,18 @@ def test_the_config_of_the_registration_is_passed_on_as_it_is(tmp_path: Path) ->
     text = "gateway: {kind: terminating, service: egress, address: '192.0.2.10:8443', config: {forward_proxy: true}}\n"
     (definition,) = read_gateway(written(tmp_path, text), {}).definitions
     assert definition["Proxy"] == {"Config": {"forward_proxy": True}}
+
+
+def test_a_terminating_gateway_takes_from_the_mesh_what_it_is_given_unless_its_file_limits_it(tmp_path: Path) -> None:
+    text = "gateway: {kind: terminating, service: out, address: '192.0.2.10:8443'}\n"
+    limited = "protection: {max_connections_per_address: 50, rate_limit: {per_identity: {rate: 5}}}\n"
+    for more, limits in (
+        ("", INSIDE),
+        (limited, replace(INSIDE, max_connections_per_address=50, per_identity=Rate(5, 5))),
+    ):
+        edge = read_gateway(written(tmp_path, text + more), {}).edge
+        assert edge is not None
+        assert edge.protection == limits
 
 
 @pytest.mark.parametrize("word", ["tls", "passthrough", "proxy_protocol", "forwarding"])
