@@ -1,8 +1,8 @@
 """The backend never sees a request that the policy did not judge, whatever is sent at any listener.
 
-Every row goes in at three places: through the caller's sidecar, straight at the called one's mTLS listener, and through
-the ingress gateway. Behind them stands a recorder that reads by the letter. What it saw is held against what the
-intentions were asked and allowed, and against the row.
+Every row goes in at four places: through the caller's sidecar, straight at the called one's mTLS listener, and through
+the ingress gateway, in plaintext and over TLS. Behind them stands a recorder that reads by the letter. What it saw is
+held against what the intentions were asked and allowed, and against the row.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ from harness.meshes import ingress, intention, sidecar, upstream
 from harness.recorder import Recorder
 from harness.smuggling import ADMIN, Answer, Row, answers, rows
 from lictor.up.ports import free_ports
+from policies.edge import EdgeSettings
+from policies.edge_tls import OWN, EdgeTls, FileCertificate
 from policies.intentions import Decision, SourcePolicy
 from policies.matching import Headers
+from policies.server_certificates import CertificateReference, CertificateUpdate
 
 PATIENCE = 10.0
 FENCE = b"GET /fence HTTP/1.1\r\nHost: api\r\n\r\n"
@@ -92,8 +95,10 @@ def world(authority: Authority) -> Iterator[World]:
     loop = uvloop.new_event_loop()
 
     async def run() -> None:
-        edge_port, port = free_ports(2)
-        listeners = [{"Port": edge_port, "Protocol": "http", "Services": [{"Name": "api", "Hosts": ["*"]}]}]
+        edge_port, tls_port, port = free_ports(3)
+        listener = {"Protocol": "http", "Services": [{"Name": "api", "Hosts": ["*"]}]}
+        listeners = [{**listener, "Port": edge_port}, {**listener, "Port": tls_port, "TLS": {"Enabled": True}}]
+        certificates = EdgeTls({"api": FileCertificate("api.pem", "api.key")})
         rules = [intention("*", "api", permissions=RULES)]
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(recorder.running())
@@ -102,13 +107,17 @@ def world(authority: Authority) -> Iterator[World]:
             api.live.plans.known = Known(judged)
             web = upstream(sidecar("web", authority, upstreams={"api": port}), "api", [api.port("inbound")])
             await stack.enter_async_context(half(web))
-            edge = upstream(ingress("edge", authority, listeners), "api", [api.port("inbound")])
+            edge = ingress("edge", authority, listeners, edge=EdgeSettings(tls=certificates))
+            edge.take(CertificateUpdate(CertificateReference(OWN, "api"), authority.server("api")))
+            upstream(edge, "api", [api.port("inbound")])
             await stack.enter_async_context(half(edge))
             context, inbound = client_context(authority, "web"), api.port("inbound")
+            outside = ssl.create_default_context(cadata=authority.pem)
             made.doors = {
                 "pair": lambda: dial(port),
                 "inbound": lambda: context.wrap_socket(dial(inbound)),
                 "ingress": lambda: dial(edge_port),
+                "ingress with TLS": lambda: outside.wrap_socket(dial(tls_port), server_hostname="api"),
             }
             started.set()
             await stop.wait()
