@@ -42,6 +42,7 @@ class _Sources:
     resolver: OutsideResolver
     instances: tuple[Instance, ...]
     strict_dns: bool
+    connect_timeout: float  # in seconds, where the resolver has none
     forward_proxy: bool
 
 
@@ -94,6 +95,7 @@ def _sources(snapshot: Snapshot, link: LinkedService) -> _Sources | None:
         resolver,
         instances,
         registration.strict_dns,
+        registration.connect_timeout,
         registration.forward_proxy,
     )
 
@@ -180,7 +182,7 @@ def _cluster(sources: _Sources, subset: Subset, before: Cluster | None) -> Clust
         spiffe_id=None,
         endpoints=endpoints,
         balancer=resolver.balancer,
-        connect_timeout=resolver.connect_timeout,
+        connect_timeout=resolver.connect_timeout or sources.connect_timeout,
         chooser=chooser or (build(endpoints, resolver.balancer) if endpoints else None),
         origination=_origination(sources),
         strict_dns=sources.strict_dns,

@@ -17,7 +17,6 @@ from policies.errors import FilterError
 from policies.filters import Filter, parse_filter
 from policies.weak import Opaque, mapping
 
-DEFAULT_CONNECT_TIMEOUT = 5.0  # seconds
 ROUND_ROBIN = LoadBalancer()
 
 
@@ -37,7 +36,7 @@ class OutsideResolver:
 
     subsets: tuple[Subset, ...] = ()
     balancer: LoadBalancer = ROUND_ROBIN
-    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
+    connect_timeout: float = 0.0
     request_timeout: float = 0.0
 
 
@@ -55,7 +54,7 @@ def parse_resolver(entry: Mapping[str, Any] | None) -> OutsideResolver:
     return OutsideResolver(
         subsets=tuple(_subset(str(name), mapping(row)) for name, row in sorted(mapping(body.get("Subsets")).items())),
         balancer=parse_load_balancer(mapping(body.get("LoadBalancer"))),
-        connect_timeout=parse_duration(body.get("ConnectTimeout"), f"{name} ConnectTimeout") or DEFAULT_CONNECT_TIMEOUT,
+        connect_timeout=parse_duration(body.get("ConnectTimeout"), f"{name} ConnectTimeout"),
         request_timeout=parse_duration(body.get("RequestTimeout"), f"{name} RequestTimeout"),
     )
 

@@ -17,6 +17,8 @@ from policies.retries import DEFAULT_RETRIES, RetrySettings, parse_retry_setting
 from policies.unmet import unmet
 from policies.weak import Opaque, items, mapping
 
+DEFAULT_CONNECT_TIMEOUT = 5.0  # seconds
+
 
 @dataclass(frozen=True, slots=True)
 class UpstreamStanza:
@@ -61,6 +63,7 @@ class Registration:
     gateway_addresses: tuple[str, ...] = ()  # that a gateway listens on
     strict_dns: bool = False  # of a terminating gateway: see `host_names`
     forward_proxy: bool = False  # the same: see `forward_proxy`
+    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT  # the same, where the resolver of a linked service has none
 
 
 def parse_registration(answer: Mapping[str, Any]) -> Registration:
@@ -79,7 +82,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
     problems: list[Problem] = []
     address, port = str(answer.get("Address") or ""), int(answer.get("Port") or 0)
     retries = parse_retry_settings(config)
-    connect_timeout = config.number("local_connect_timeout_ms", 5000)
+    to_app, to_outside = config.number("local_connect_timeout_ms", 0), config.number("connect_timeout_ms", 0)
     request_timeout = config.number("local_request_timeout_ms", 0)
     idle_timeout = config.number("local_idle_timeout_ms", 300_000)
     bind_address = config.text("bind_address", address or "0.0.0.0")  # noqa: S104 - Consul's documented default
@@ -96,7 +99,7 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
         protocol=config.text("protocol", "tcp").lower(),
         bind_address=bind_address,
         bind_port=int(config.number("bind_port", port)),
-        local_connect_timeout=(connect_timeout if connect_timeout >= 1 else 5000) / 1000,
+        local_connect_timeout=_connect_timeout(to_app),
         local_request_timeout=request_timeout / 1000 if request_timeout > 0 else None,
         local_idle_timeout=idle_timeout / 1000 if idle_timeout > 0 else None,
         max_inbound_connections=max(0, int(config.number("max_inbound_connections", 0))),
@@ -105,8 +108,14 @@ def parse_registration(answer: Mapping[str, Any]) -> Registration:
         gateway_addresses=_gateway_addresses(config, bind_address, mapping(answer.get("TaggedAddresses"))),
         problems=(*problems, *unmet(proxy_id, proxy)),
         forward_proxy=config.flag("forward_proxy"),
+        connect_timeout=_connect_timeout(to_outside),
         strict_dns=config.text("envoy_dns_discovery_type").upper() == "STRICT_DNS",
     )
+
+
+def _connect_timeout(milliseconds: float) -> float:
+    """Return seconds; what is below a millisecond is not set."""
+    return milliseconds / 1000 if milliseconds >= 1 else DEFAULT_CONNECT_TIMEOUT
 
 
 def _gateway_addresses(config: Opaque, bind_address: str, tagged: Mapping[str, Any]) -> tuple[str, ...]:

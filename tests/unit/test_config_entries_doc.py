@@ -23,6 +23,7 @@ KINDS = (
     "proxy-defaults",
     "mesh",
     "service-intentions",
+    "jwt-provider",
     "ingress-gateway",
     "terminating-gateway",
     "inline-certificate",

@@ -205,6 +205,23 @@ def test_of_host_names_and_ips_one_name_is_dialled_or_with_strict_dns_all(
 
 
 @pytest.mark.parametrize(
+    ("config", "entry", "seconds"),
+    [
+        ({}, None, 5.0),
+        ({"connect_timeout_ms": 250}, None, 0.25),
+        ({"connect_timeout_ms": 250}, {"ConnectTimeout": "2s"}, 2.0),
+        ({"connect_timeout_ms": 0}, None, 5.0),
+    ],
+)
+def test_the_gateways_own_connect_timeout_holds_where_the_resolver_has_none(
+    authority: Authority, config: dict[str, object], entry: dict[str, object] | None, seconds: float
+) -> None:
+    gateway = terminating("egress", authority, [{"Name": "ext"}], config=config)
+    link(gateway, "ext", [443], resolver=entry)
+    assert compiled(gateway)["ext"].cluster.connect_timeout == seconds
+
+
+@pytest.mark.parametrize(
     ("protocol", "alpn"), [("tcp", ""), ("", ""), ("http", "http/1.1"), ("http2", "h2"), ("grpc", "h2")]
 )
 def test_tls_offers_what_callers_speak(gateway: Member, protocol: str, alpn: str) -> None:
