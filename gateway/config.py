@@ -25,18 +25,18 @@ from policies.errors import IdentityError
 from policies.identity import parse_service_name
 from policies.protection import DEFAULT_PROTECTION, INSIDE
 from policies.snapshot import Role
-from sidecar.config import read_process
+from sidecar.config import NO_FLAGS, read_process
 from sidecar.settings import GATEWAYS, ProcessSettings, parse_address
 from sidecar.yaml_reader import Section, read_document
 
 _OF_THE_WAY_IN = ("tls", "passthrough", "proxy_protocol", "forwarding")
 
 
-def read_gateway(path: Path, environment: Mapping[str, str]) -> ProcessSettings:
-    """Return the settings in a file. Raise ConfigError with every mistake in it."""
+def read_gateway(path: Path, environment: Mapping[str, str], flags: Mapping[str, str] = NO_FLAGS) -> ProcessSettings:
+    """Return the settings in a file. Raise ConfigError with every mistake in it. `flags` as of a sidecar."""
     document = read_document(path)
     role, definitions = _definitions(document.section("gateway"), document)
-    settings = read_process(document, environment, role, definitions)
+    settings = read_process(document, environment, role, definitions, flags)
     for word in _OF_THE_WAY_IN if role is Role.TERMINATING else ():
         if document.has(word):
             document.note(word, "is not for a terminating gateway", "its callers are those of the mesh: leave it out")

@@ -46,6 +46,7 @@ COMMANDS = {  # word -> its module of lictor.commands
 }
 PROXIES = ("sidecar", "gateway")
 
+_WHO = ("sidecar-for", "proxy-id", "gateway", "service", "register", "address", "wan-address")
 _ADDRESS_FIX = "write 192.0.2.10:8443, as others reach this machine"
 _EXAMPLES = """examples:
   lictor init                                           a file for a mesh of your own services
@@ -160,7 +161,7 @@ def build_parser(first: str = "") -> argparse.ArgumentParser:
 
 def _word(words: Words, name: str, text: str, examples: str) -> argparse.ArgumentParser:
     parser = word(words, name, text, examples)
-    add(parser, "config", metavar="FILE", type=Path, help="YAML with everything; see the manual")
+    add(parser, "config", metavar="FILE", type=Path, help="YAML with everything: docs/sidecar.md, docs/gateways.md")
     add(parser, "check", action="store_true", help="read the settings, tell every mistake, and stop")
     add(parser, "proxy-id", metavar="ID", help="a proxy that is registered with this agent")
     add(parser, "admin-bind", metavar="HOST:PORT", help="the admin endpoint; 127.0.0.1:19000, or off")
@@ -199,7 +200,8 @@ def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
     refuse_envoy_flags(arguments)
     overrides = agent_overrides(arguments)
     if arguments.config is not None:
-        settings = _read(arguments.word, arguments.config, {**environment, **overrides})
+        _refuse_beside_a_file(arguments)
+        settings = _read(arguments.word, arguments.config, environment, overrides)
     elif arguments.word == "sidecar":
         settings = _sidecar(arguments, environment, overrides)
     else:
@@ -214,11 +216,19 @@ def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
     )
 
 
-def _read(word: str, file: Path, environment: Mapping[str, str]) -> ProcessSettings:
+def _refuse_beside_a_file(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for flags that say which proxy this is: the file says that."""
+    given = [name for name in _WHO if getattr(arguments, name.replace("-", "_"), None)]
+    if given:
+        message, fix = "the file says which proxy this is", "leave one of the two out"
+        raise ConfigError(tuple(Problem(f"--{name}", message, fix) for name in given))
+
+
+def _read(word: str, file: Path, environment: Mapping[str, str], overrides: Mapping[str, str]) -> ProcessSettings:
     from gateway.config import read_gateway  # noqa: PLC0415 - a YAML reader, only for who has a file
     from sidecar.config import read_sidecar  # noqa: PLC0415
 
-    return (read_sidecar if word == "sidecar" else read_gateway)(file, environment)
+    return (read_sidecar if word == "sidecar" else read_gateway)(file, environment, overrides)
 
 
 def _sidecar(

@@ -29,19 +29,28 @@ from sidecar.logs import LEVELS
 from sidecar.settings import DEFAULT_ADMIN, DRAIN_SECONDS, ProcessSettings, camelized, parse_address
 from sidecar.yaml_reader import Section, read_document
 
+NO_FLAGS: Mapping[str, str] = {}
 
-def read_sidecar(path: Path, environment: Mapping[str, str]) -> ProcessSettings:
-    """Return the settings in a file. Raise ConfigError with every mistake in it."""
+
+def read_sidecar(path: Path, environment: Mapping[str, str], flags: Mapping[str, str] = NO_FLAGS) -> ProcessSettings:
+    """Return the settings in a file. Raise ConfigError with every mistake in it.
+
+    `flags`: how to reach the agent, by the names of environment variables; they stand above the file.
+    """
     document = read_document(path)
     definitions = _definitions(document.section("service"), document)
-    settings = read_process(document, environment, Role.SIDECAR, definitions)
+    settings = read_process(document, environment, Role.SIDECAR, definitions, flags)
     document.done()
     document.raise_problems()
     return settings
 
 
 def read_process(
-    document: Section, environment: Mapping[str, str], role: Role, definitions: tuple[Definition, ...]
+    document: Section,
+    environment: Mapping[str, str],
+    role: Role,
+    definitions: tuple[Definition, ...],
+    flags: Mapping[str, str] = NO_FLAGS,
 ) -> ProcessSettings:
     """Return what every kind of process is told: Consul, issuer, admin, drain, logs."""
     issuer = document.text("issuer", "vault" if document.has("vault") else "consul", choices=("vault", "consul"))
@@ -51,7 +60,7 @@ def read_process(
     logs = document.section("log")
     settings = ProcessSettings(
         role=role,
-        consul=_consul(document.section("consul"), environment, document),
+        consul=_consul(document.section("consul"), environment, flags, document),
         vault=vault if issuer == "vault" else None,
         pki=vault if document.has("vault") else None,
         admin=_admin(document),
@@ -136,7 +145,9 @@ def _upstream(row: Section) -> Definition:
     return upstream
 
 
-def _consul(block: Section, environment: Mapping[str, str], document: Section) -> ConsulSettings:
+def _consul(
+    block: Section, environment: Mapping[str, str], flags: Mapping[str, str], document: Section
+) -> ConsulSettings:
     named = {
         "address": "CONSUL_HTTP_ADDR",
         "token_file": "CONSUL_HTTP_TOKEN_FILE",
@@ -146,12 +157,12 @@ def _consul(block: Section, environment: Mapping[str, str], document: Section) -
         "client_key": "CONSUL_CLIENT_KEY",
         "tls_server_name": "CONSUL_TLS_SERVER_NAME",
     }
-    overrides = {variable: block.text(field) for field, variable in named.items()}
+    written = {variable: block.text(field) for field, variable in named.items()}
     block.done()
     try:
-        return consul_settings(environment, overrides)
+        return consul_settings(environment, {**written, **flags})
     except ConfigError as error:
-        fields = {variable: field for field, variable in named.items()}
+        fields = {variable: field for field, variable in named.items() if variable not in flags}
         for problem in error.problems:
             if block.has(fields.get(problem.where, "")):
                 block.note(fields[problem.where], problem.message, problem.fix)

@@ -54,6 +54,23 @@ def test_a_flag_wins_over_the_environment() -> None:
     assert found.consul.base_url == "http://b:1"
 
 
+def test_a_flag_wins_over_the_file_and_the_file_over_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "edge.yaml"
+    file.write_text("gateway: {service: edge, address: '192.0.2.1:8443'}\nconsul: {address: 'b:1'}\n")
+    words = ("gateway", "--config", str(file))
+    assert settings(*words, "--http-addr", "c:1", CONSUL_HTTP_ADDR="a:1").consul.base_url == "http://c:1"
+    assert settings(*words, CONSUL_HTTP_ADDR="a:1").consul.base_url == "http://b:1"
+    with pytest.raises(ConfigError, match="CONSUL_HTTP_ADDR: '::::' is not an address"):
+        settings(*words, "--http-addr", "::::")
+
+
+def test_what_a_file_says_is_not_said_by_flags_too(tmp_path: Path) -> None:
+    words = ("gateway", "--config", str(tmp_path / "edge.yaml"), "--gateway=api", "--register", "--admin-bind=off")
+    with pytest.raises(ConfigError) as caught:
+        settings(*words)
+    assert [problem.where for problem in caught.value.problems] == ["--gateway", "--register"]
+
+
 def test_a_gateway_is_registered_with_consuls_flags() -> None:
     found = settings(
         "gateway",
