@@ -15,6 +15,7 @@ from lictor.commands.agent import Asked, Environment, complain, say, told
 from lictor.documents import Document, read_file
 from lictor.flags import Parser, Words, add, add_operator_flags, add_switch, unsigned, word
 from policies.entries import KINDS, DecodeError, decode_entry, entry_name
+from policies.entries.spelling import meant_field, meant_kind
 from policies.errors import CatalogError, ConfigError, Problem
 
 _EXAMPLES = """examples:
@@ -107,12 +108,27 @@ def _entry(document: Document) -> dict[str, Any]:
     try:
         entry = decode_entry(document.data)
     except DecodeError as error:
-        text = str(error).strip()
-        raise ConfigError((Problem(document.at(text), text),)) from error
+        raise ConfigError(_mistakes(document, error)) from error
     if path := _null_in_list(entry):
         fix = "Consul 1.21 ends on it, and again at each start"
         raise ConfigError((Problem(f"{document.place(path)}: {path}", "null in a list", fix),))
     return entry
+
+
+def _mistakes(document: Document, error: DecodeError) -> tuple[Problem, ...]:
+    """Return Consul's words for what is wrong with an entry, with places and what was probably meant."""
+    kind = str(document.data.get("Kind") or document.data.get("kind") or "")
+    if error.unknown:
+        return tuple(
+            Problem(document.place(key), said, "" if "enterprise" in said else meant_field(kind, key))
+            for key, said in error.unknown.items()
+        )
+    text = str(error).strip()
+    if not kind:
+        return (Problem(document.name, text, 'write Kind = "service-defaults", or what else it is'),)
+    if kind not in KINDS:
+        return (Problem(document.place("Kind"), text, meant_kind(kind)),)
+    return (Problem(document.at(text), text),)
 
 
 def _null_in_list(tree: Any, path: str = "") -> str:

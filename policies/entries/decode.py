@@ -7,6 +7,7 @@ Source: mapstructure 1.5 as Consul configures it (section 1.7 of the project's n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from policies.entries import gotext
@@ -19,7 +20,14 @@ _NOT_A_KEY = frozenset({"CreateIndex", "ModifyIndex", "kind", "Kind"})
 
 
 class DecodeError(EntryError):
-    """The text that Consul puts after `Request decoding failed: ` (HTTP 400)."""
+    """The text that Consul puts after `Request decoding failed: ` (HTTP 400).
+
+    `unknown`: what is said of each key that no field takes.
+    """
+
+    def __init__(self, text: str, unknown: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.unknown = unknown or {}
 
 
 def decode_entry(raw: object) -> dict[str, Any]:
@@ -48,18 +56,16 @@ def decode_entry(raw: object) -> dict[str, Any]:
 
 
 def _refuse_unused(keys: list[str]) -> None:
-    errors = []
-    for key in keys:
-        if key in _NOT_A_KEY:
-            continue
-        text = f"invalid config key {gotext.quote(key)}"
-        if key.lower().endswith("namespace"):
-            text += ", namespaces are a consul enterprise feature"
-        elif "jwt" in key.lower():
-            text += ", api-gateway jwt validation is a consul enterprise feature"
-        errors.append(text)
-    if errors:
-        raise DecodeError(gotext.several(errors))
+    said = {key: _unknown(key) for key in keys if key not in _NOT_A_KEY}
+    if said:
+        raise DecodeError(gotext.several(list(said.values())), said)
+
+
+def _unknown(key: str) -> str:
+    text = f"invalid config key {gotext.quote(key)}"
+    if key.lower().endswith("namespace"):
+        return f"{text}, namespaces are a consul enterprise feature"
+    return f"{text}, api-gateway jwt validation is a consul enterprise feature" if "jwt" in key.lower() else text
 
 
 class _Decoder:

@@ -135,6 +135,45 @@ def test_the_exit_code_of_wrong_input_is_2(capsys: pytest.CaptureFixture[str], t
     assert f"lictor: {file}:1: service.port: is missing" in told
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('Kind = "service-spliter"', ":1: invalid config entry kind: service-spliter; did you mean service-splitter?"),
+        ('Name = "a"', ': Payload does not contain a kind/Kind key at the top level; write Kind = "service-defaults"'),
+        (
+            'Kind = "service-splitter"\nSplits = [{ Weight = 50 },\n{ Wieght = 50 }]',
+            ':3: invalid config key "Splits[1].Wieght"; did you mean Weight?',
+        ),
+        (
+            'Kind = "service-resolver"\nSubsets = { "v1.x" = { only_pasing = true } }',
+            ':2: invalid config key "Subsets[v1.x].only_pasing"; did you mean OnlyPassing?',
+        ),
+        ('Kind = "mesh"\nwhatever = 1', ':2: invalid config key "whatever"; known here: TransparentProxy, Allow'),
+        (
+            'Kind = "ingress-gateway"\nListeners = [{ Services = [{ Namespace = "x" }] }]',
+            ':2: invalid config key "Listeners[0].Services[0].Namespace", namespaces are a consul enterprise feature\n',
+        ),
+    ],
+)
+def test_what_is_misspelt_in_an_entry_is_told_with_its_place_and_what_was_meant(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, told: str
+) -> None:
+    file = tmp_path / "entry.hcl"
+    file.write_text(text)
+    assert main(["config", "write", str(file)], {}) == 1
+    assert f"{file}{told}" in capsys.readouterr().err
+
+
+def test_every_misspelt_field_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "entry.hcl"
+    file.write_text('Kind = "service-splitter"\nNmae = "api"\nSplitz = []')
+    assert main(["config", "write", str(file)], {}) == 1
+    assert [line.rpartition("; ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "did you mean Name?",
+        "did you mean Splits?",
+    ]
+
+
 def test_settings_can_be_checked_without_running(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "web.yaml"
     file.write_text("service: {name: web, port: 1, connect: {sidecar_service: {port: 2}}}\n")
