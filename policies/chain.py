@@ -25,7 +25,10 @@ HTTP_PROTOCOLS = frozenset({"http", "http2", "grpc"})
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A set of instances: a service, maybe a subset of it, in a datacenter. `filter` None takes all."""
+    """A set of instances: a service, maybe a subset of it, in a datacenter. `filter` None takes all.
+
+    `through_gateway`: the entries want a mesh gateway on the way, which there is not.
+    """
 
     id: str
     service: str
@@ -35,6 +38,7 @@ class Target:
     filter: Filter | None
     only_passing: bool
     connect_timeout: float
+    through_gateway: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,15 @@ def not_understood(chain: Chain) -> tuple[Problem, ...]:
     )
 
 
+def past_gateways(chain: Chain) -> tuple[Problem, ...]:
+    """Return a problem for each target of another datacenter that the entries want to be called by a mesh gateway."""
+    return tuple(
+        Problem(f"target {target.id}", "mesh gateways are not supported", "its instances are dialled directly")
+        for target in chain.targets.values()
+        if target.through_gateway and target.datacenter != chain.datacenter
+    )
+
+
 def next_nodes(node: Node) -> tuple[str, ...]:
     """Return the names of the nodes right below."""
     match node:
@@ -240,6 +253,7 @@ def _target(row: Mapping[str, Any]) -> Target:
         filter=parse_filter(expression) if expression else None,
         only_passing=bool(subset.get("OnlyPassing")),
         connect_timeout=parse_duration(row.get("ConnectTimeout"), f"target {row.get('ID')} ConnectTimeout"),
+        through_gateway=mapping(row.get("MeshGateway")).get("Mode") in {"local", "remote"},
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from policies.balance import LoadBalancer
 from policies.chain import parse_load_balancer
 from policies.durations import parse_duration
-from policies.errors import FilterError
+from policies.errors import FilterError, Problem
 from policies.filters import Filter, parse_filter
 from policies.weak import Opaque, mapping
 
@@ -70,6 +70,15 @@ def _subset(name: str, row: Mapping[str, Any]) -> Subset:
 def parse_service_defaults(entry: Mapping[str, Any] | None) -> Defaults:
     """Return what the entry says; None (404) is nothing."""
     return Defaults(str(mapping(entry).get("Protocol") or "").lower())
+
+
+def not_reached(entry: Mapping[str, Any] | None) -> tuple[Problem, ...]:
+    """Return what a `service-defaults` says of a place outside that nobody calls for it."""
+    body = mapping(entry)
+    if not mapping(body.get("Destination")).get("Addresses"):
+        return ()
+    message = "its Destination is not supported, which transparent mode alone would ask for"
+    return (Problem(f"service-defaults {body.get('Name')}", message, "register the service under its address"),)
 
 
 def parse_proxy_defaults(entry: Mapping[str, Any] | None) -> Defaults:

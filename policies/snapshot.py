@@ -17,7 +17,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from policies.chain import Chain, Target, not_understood, parse_chain
+from policies.chain import Chain, Target, not_understood, parse_chain, past_gateways
 from policies.errors import CatalogError, EntryError, MeshError, Problem
 from policies.identity import Leaf, Roots
 from policies.instances import Instance, parse_instances, steadied
@@ -389,7 +389,7 @@ def _parse(watch: _ParsedWatch, raw: Any, before: Answer | None) -> tuple[Answer
             return _parse_default(watch, raw)
         case ChainWatch():
             chain = parse_chain(mapping(raw))
-            return chain, not_understood(chain)
+            return chain, (*not_understood(chain), *past_gateways(chain))
         case GatewayServicesWatch():
             from policies.ingress import parse_gateway_services  # noqa: PLC0415 - only gateways ask
 
@@ -398,6 +398,10 @@ def _parse(watch: _ParsedWatch, raw: Any, before: Answer | None) -> tuple[Answer
             from policies.http_routes import parse_routes  # noqa: PLC0415 - as in `_bindings`
 
             return parse_routes(kind, items(raw), gateway, before)
+        case DefaultsWatch():
+            from policies.outside import not_reached  # noqa: PLC0415 - only a terminating gateway asks
+
+            return _parse_entry(watch, raw), not_reached(raw)
         case _:
             return _parse_entry(watch, raw), ()
 

@@ -6,7 +6,7 @@ import pytest
 
 from harness.meshes import chain, split_chain, target_row
 from policies.balance import HashPolicy
-from policies.chain import Resolver, Router, Splitter, next_nodes, parse_chain, parse_load_balancer
+from policies.chain import Resolver, Router, Splitter, next_nodes, parse_chain, parse_load_balancer, past_gateways
 from policies.errors import ChainError
 
 TARGET = "api.default.default.dc1"
@@ -25,6 +25,26 @@ def test_a_service_without_entries_is_one_resolver() -> None:
     assert (node.target, node.connect_timeout, node.failover) == (TARGET, 5.0, ())
     assert parsed.targets[TARGET].sni.startswith("api.default.dc1.internal.")
     assert next_nodes(node) == ()
+
+
+@pytest.mark.parametrize(
+    ("datacenter", "mode", "told"),
+    [
+        ("dc2", "local", True),
+        ("dc2", "remote", True),
+        ("dc2", "none", False),
+        ("dc2", "", False),
+        ("dc1", "local", False),
+    ],
+)
+def test_a_target_that_wants_a_mesh_gateway_is_told_where_there_would_be_one(
+    datacenter: str,
+    mode: str,
+    told: bool,  # noqa: FBT001
+) -> None:
+    row = target_row("api", Datacenter=datacenter, MeshGateway={"Mode": mode} if mode else {})
+    problems = past_gateways(parse_chain(chain("api", Targets={TARGET: row})))
+    assert [problem.where for problem in problems] == ([f"target {TARGET}"] if told else [])
 
 
 def test_a_splitter_names_its_arms_and_their_weights() -> None:

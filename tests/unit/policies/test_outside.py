@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from harness.certificates import Authority
+from harness.meshes import terminating
 from policies.balance import LoadBalancer
 from policies.filters import parse_filter
 from policies.outside import (
@@ -12,6 +14,7 @@ from policies.outside import (
     parse_resolver,
     parse_service_defaults,
 )
+from policies.watches import DefaultsWatch
 
 
 def test_a_resolver_says_subsets_balancing_and_timeouts() -> None:
@@ -34,6 +37,16 @@ def test_a_resolver_says_subsets_balancing_and_timeouts() -> None:
 def test_no_entry_is_all_defaults() -> None:
     assert parse_resolver(None) == OutsideResolver()
     assert parse_service_defaults(None) == parse_proxy_defaults(None) == Defaults("")
+
+
+def test_a_destination_by_address_is_told(authority: Authority) -> None:
+    gateway = terminating("egress", authority, [{"Name": "ext"}])
+    entry = {"Kind": "service-defaults", "Name": "ext", "Destination": {"Addresses": ["10.0.0.1"], "Port": 443}}
+    gateway.hear(DefaultsWatch("ext"), entry)
+    (problem,) = gateway.snapshot.problems[DefaultsWatch("ext")]
+    assert problem.where == "service-defaults ext"
+    gateway.hear(DefaultsWatch("ext"), {**entry, "Destination": None})
+    assert not gateway.snapshot.problems
 
 
 def test_a_filter_that_cannot_be_asked_costs_its_subset() -> None:

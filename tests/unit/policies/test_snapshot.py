@@ -237,6 +237,16 @@ def test_a_route_that_asks_for_something_unknown_is_a_problem_until_it_no_longer
     assert apply(shown, Heard(watch, router({"PathPrefix": "/b"}))).problems == {}
 
 
+def test_a_target_that_wants_a_mesh_gateway_is_a_problem(authority: Authority) -> None:
+    member = upstream(sidecar("web", authority, upstreams={"api": 9191}), "api", [1])
+    plain, watch = chain("api"), ChainWatch("api", "api")
+    far = {
+        name: {**row, "Datacenter": "dc2", "MeshGateway": {"Mode": "local"}} for name, row in plain["Targets"].items()
+    }
+    (problem,) = apply(member.snapshot, Heard(watch, {**plain, "Targets": far})).problems[watch]
+    assert problem.message == "mesh gateways are not supported"
+
+
 def test_what_is_no_longer_asked_for_is_forgotten(authority: Authority) -> None:
     member = upstream(sidecar("web", authority, upstreams={"api": 9191}), "api", [1])
     without: dict[str, Any] = {**member.answers[RegistrationWatch("web-sidecar-proxy")]}
