@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dataplane.tls import in_memory, openssl_name, set_versions, try_handshake
 from policies.edge_tls import ListenerTls
@@ -23,6 +23,7 @@ from policies.server_certificates import (
     find,
 )
 from policies.table import IngressListener
+from policies.wildcards import longest_suffix
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; TLS 1.3 has good ones only
 _OLD = frozenset({"TLSv1_0", "TLSv1_1"})  # the operator's own word; they know neither AEAD nor SHA-256
@@ -41,14 +42,16 @@ class Shown:
 class ServerContexts:
     """The contexts of one listener, by name of certificate and by host of a service.
 
-    `default` answers other names; it is None where only hosts of services speak TLS. `made_from` are settings,
-    certificates and the text of the client CA: what is made of the same need not be made again.
+    `default` answers other names; it is None where only hosts of services speak TLS. `by_host` are those of hosts with
+    versions or ciphers of their own. `made_from` are settings, certificates and the text of the client CA: what is made
+    of the same need not be made again.
     """
 
     made_from: tuple[ListenerTls, Mapping[CertificateReference, ServerCertificate], str]
     named: Mapping[str, Shown]
     pinned: Mapping[str, Shown]
     default: Shown | None
+    by_host: Mapping[str, ServerContexts]
 
     def choose(self, name: str, now: float) -> ssl.SSLContext:
         """Return the context for an SNI ("" is none). `now` in seconds since the epoch.
@@ -56,7 +59,10 @@ class ServerContexts:
         Raise IdentityError: `unknown_name` where the listener is strict, `certificate_ended` when all that would be
         shown is past its end.
         """
-        shown = find(canonical_name(name), self.named, self.pinned) if name else None
+        name = canonical_name(name)
+        if self.by_host and (of_host := _of_host(name, self.by_host)) is not None:
+            return of_host.choose(name, now)
+        shown = find(name, self.named, self.pinned) if name else None
         if shown is None:
             if self.default is None or self.made_from[0].strict_sni:
                 raise IdentityError("unknown_name", "the caller asks for a name that no certificate here is for")
@@ -102,7 +108,30 @@ def build_server_contexts(
         named={name: shown(group) for name, group in groups.items()},
         pinned={host: shown((have[reference],)) for host, reference in tls.pinned.items() if reference in have},
         default=shown(tuple(default)) if default else None,
+        by_host=_by_host(tls, known, client_ca, before),
     )
+
+
+def _by_host(
+    tls: ListenerTls,
+    known: Mapping[CertificateReference, ServerCertificate],
+    client_ca: str,
+    before: ServerContexts | None,
+) -> dict[str, ServerContexts]:
+    old = {one.made_from[0].limits: one for one in before.by_host.values()} if before is not None else {}
+    made = {
+        limits: build_server_contexts(
+            replace(tls, limits=limits, limits_by_host={}), known, client_ca, old.get(limits, before)
+        )
+        for limits in set(tls.limits_by_host.values())
+    }
+    return {host: one for host, limits in tls.limits_by_host.items() if (one := made[limits]) is not None}
+
+
+def _of_host(name: str, by_host: Mapping[str, ServerContexts]) -> ServerContexts | None:
+    """Return what is for a name ("" is none), the longest suffix of several."""
+    found = by_host.get(name) or by_host.get(f"*.{name}") or longest_suffix(name, by_host)
+    return found or by_host.get("*")
 
 
 def _taken_over(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from policies.api_gateway import Bindings, BoundPort, HostRules
+from policies.api_gateway import ApiListener, Bindings, BoundPort, HostRules
 from policies.durations import limit
 from policies.edge_tls import NO_TLS, EdgeTls, ListenerTls
 from policies.errors import Problem
@@ -105,7 +105,14 @@ def _tls(port: BoundPort, edge: EdgeTls) -> tuple[ListenerTls | None, list[Probl
     if not certificates:
         message = "its TLS names no certificate, and the gateway's YAML has none"
         return None, [Problem(f"listener {asked[0].name}", message, f"add one under `Certificates`; {CLOSED}")]
-    return with_words(ListenerTls(certificates, limits=asked[0].limits), port.port, edge), []
+    tls = ListenerTls(certificates, limits=asked[0].limits, limits_by_host=_limits_by_host(asked))
+    return with_words(tls, port.port, edge), []
+
+
+def _limits_by_host(listeners: list[ApiListener]) -> dict[str, TlsLimits]:
+    """Return the versions and ciphers of each host where listeners of one port differ; of one host the first's."""
+    found = {listener.hostname: listener.limits for listener in reversed(listeners)}
+    return found if len(set(found.values())) > 1 else {}
 
 
 def _of(rules: HostRules, services: Mapping[str, Outbound]) -> dict[str, Outbound]:

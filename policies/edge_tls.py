@@ -126,7 +126,8 @@ class ListenerTls:
     """How one listener speaks TLS. The first certificate answers what none of the others is for, unless `strict_sni`.
 
     `pinned` are hosts (plain or `*.suffix`) whose certificate the entry names itself. `limits` "" are our defaults:
-    TLS 1.2 and later, of 1.2 only ECDHE with AEAD. `client_ca_file` "" asks callers for no certificate.
+    TLS 1.2 and later, of 1.2 only ECDHE with AEAD; `limits_by_host` are in their place for hosts (also `*`, and
+    `*.suffix` has the suffix too). `client_ca_file` "" asks callers for no certificate.
     """
 
     certificates: tuple[CertificateReference, ...]
@@ -135,6 +136,7 @@ class ListenerTls:
     client_ca_file: str = ""
     require_client_certificate: bool = False
     strict_sni: bool = False
+    limits_by_host: Mapping[str, TlsLimits] = field(default_factory=dict)
 
     def references(self) -> tuple[CertificateReference, ...]:
         """Return every certificate that it calls for, each once."""

@@ -117,6 +117,45 @@ def test_settings_that_nobody_could_speak_are_told_at_once(limits: TlsLimits) ->
         built(ListenerTls((WEB,), limits=limits))
 
 
+NEW = (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.MAXIMUM_SUPPORTED)
+OLD = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2)
+BOTH = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.MAXIMUM_SUPPORTED)
+
+
+@pytest.mark.parametrize(
+    ("name", "versions"),
+    [
+        ("web.com", NEW),
+        ("Web.com.", NEW),
+        ("v1.api.com", OLD),
+        ("api.com", OLD),
+        ("strict.api.com", NEW),
+        ("elsewhere.org", BOTH),
+        ("", BOTH),
+    ],
+)
+def test_hosts_may_have_versions_of_their_own(name: str, versions: tuple[ssl.TLSVersion, ssl.TLSVersion]) -> None:
+    new, old = TlsLimits("TLSv1_3"), TlsLimits("TLSv1_2", "TLSv1_2")
+    by_host = {"web.com": new, "*.api.com": old, "strict.api.com": new}
+    chosen = built(ListenerTls((WEB, API), limits_by_host=by_host)).choose(name, NOW)
+    assert (chosen.minimum_version, chosen.maximum_version) == versions
+
+
+def test_a_host_for_all_others_answers_those_without_a_name_too() -> None:
+    contexts = built(ListenerTls((WEB,), limits_by_host={"web.com": TlsLimits(), "*": TlsLimits("TLSv1_3")}))
+    minima = [contexts.choose(name, NOW).minimum_version for name in ("web.com", "a.b.org", "")]
+    assert minima == [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3]
+
+
+def test_of_hosts_with_versions_of_their_own_only_what_differs_is_built_again() -> None:
+    tls = ListenerTls((WEB, API), limits_by_host={"web.com": TlsLimits("TLSv1_3"), "*.api.com": TlsLimits()})
+    before = built(tls)
+    after = build_server_contexts(tls, {**KNOWN, WEB: CA.server("web.com")}, before=before)
+    assert after is not None
+    assert after.choose("x.api.com", NOW) is before.choose("x.api.com", NOW)
+    assert after.choose("web.com", NOW) is not before.choose("web.com", NOW)
+
+
 def test_a_callers_certificate_is_demanded_where_it_is_required() -> None:
     tls = ListenerTls((WEB,), client_ca_file="ca.pem", require_client_certificate=True)
     contexts = build_server_contexts(tls, KNOWN, CA.pem)

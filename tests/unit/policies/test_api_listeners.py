@@ -8,6 +8,7 @@ from typing import Any
 from harness.certificates import Authority
 from harness.meshes import Json, Member, api_gateway, chain, instance, split_chain, upstream
 from policies.compiler import compile_table
+from policies.mesh import TlsLimits
 from policies.snapshot import missing, waiting, wanted
 from policies.table import Outbound, Table
 from policies.watches import ChainWatch, EndpointsWatch, RoutesWatch
@@ -222,3 +223,25 @@ def test_a_tcp_port_waits_for_its_service(authority: Authority) -> None:
     listeners = [{"Name": "t", "Port": 5432, "Protocol": "tcp"}]
     member = gateway(authority, listeners=listeners, tcp=[{"Name": "t", "Services": [{"Name": "db"}]}])
     assert member.table().ingress == ()
+
+
+def test_listeners_of_one_port_keep_their_versions_by_host(authority: Authority) -> None:
+    strict, old = TlsLimits("TLSv1_3"), TlsLimits("TLSv1_1", "", ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",))
+    certificates = [{"Kind": "inline-certificate", "Name": "all"}]
+
+    def listener(name: str, host: str, **tls: Any) -> Json:
+        more = {"TLS": {"Certificates": certificates, **tls}}
+        return {"Name": name, "Port": 8443, "Protocol": "http", "Hostname": host, **more}
+
+    one = listener("a", "a.example", MinVersion="TLSv1_3")
+    other = listener("b", "*.b.example", MinVersion="TLSv1_1", CipherSuites=list(old.cipher_suites))
+    for rows, by_host in (
+        ([one, other], {"a.example": strict, "*.b.example": old}),
+        ([one, listener("b", "*.b.example", MinVersion="TLSv1_3")], {}),
+        ([one, {**other, "TLS": {}}], {}),
+        ([one, other, {**other, "Name": "c", "TLS": one["TLS"]}], {"a.example": strict, "*.b.example": old}),
+    ):
+        member = upstream(gateway(authority, route(rule("api")), listeners=rows), "api", [1])
+        (found,) = member.table().ingress
+        assert found.tls is not None
+        assert (found.tls.limits, found.tls.limits_by_host) == (strict, by_host)
