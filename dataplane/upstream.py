@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import re
 from typing import TYPE_CHECKING, cast
@@ -43,13 +44,16 @@ class State(enum.Enum):
     HEAD = enum.auto()  # a request was sent, its answer's head is awaited
     BODY = enum.auto()
     UNWANTED = enum.auto()  # the rest of an answer that nobody waits for
-    TUNNEL = enum.auto()  # after 101: bytes both ways
+    TUNNEL = enum.auto()  # after 101, or CONNECT: bytes both ways
+    CALLER_ENDED = enum.auto()  # of CONNECT: one way alone is left
+    ENDPOINT_ENDED = enum.auto()
     CLOSED = enum.auto()
 
 
 # A member looked up through its class costs as much as a call.
 _IDLE, _HEAD, _BODY = State.IDLE, State.HEAD, State.BODY
 _UNWANTED, _TUNNEL, _CLOSED = State.UNWANTED, State.TUNNEL, State.CLOSED
+_TUNNELS = frozenset({State.TUNNEL, State.CALLER_ENDED, State.ENDPOINT_ENDED})
 
 
 class Upstream(asyncio.Protocol):
@@ -113,10 +117,21 @@ class Upstream(asyncio.Protocol):
         """Send more of the body, or of the tunnel."""
         self.transport.write(data)
 
+    def caller_ended(self) -> bool:
+        """The caller has said all: tell the endpoint of a tunnel. Return whether the other way is still open."""
+        return self._end_one_way(State.CALLER_ENDED, self.transport)
+
+    def _end_one_way(self, ended: State, reader: asyncio.Transport) -> bool:
+        if self._state is _TUNNEL and self._method == _CONNECT and not reader.is_closing():
+            with contextlib.suppress(OSError):  # when it has just been reset
+                reader.write_eof()
+                self._state = ended
+        return self._state is ended
+
     def give_up(self) -> None:
         """Nobody waits for the answer any more: the connection cannot be used again."""
         self._asker = None
-        if self._state is _TUNNEL:
+        if self._state in _TUNNELS:
             self.transport.close()  # after what is still to be written
         else:
             self.abort()
@@ -182,7 +197,7 @@ class Upstream(asyncio.Protocol):
                 self._read_head(asker, self._input + data if self._input else data)
             elif self._state is _BODY:
                 self._read_body(asker, data)
-            elif self._state is _TUNNEL:
+            elif self._state in _TUNNELS:
                 asker.tunnel(data)
         except BadHead as error:
             if self._state is _HEAD:
@@ -193,8 +208,8 @@ class Upstream(asyncio.Protocol):
             asker.upstream_broke(Failure.NOT_HTTP)
 
     def eof_received(self) -> bool:
-        """The peer is done; so are we."""
-        return False
+        """The endpoint has said all: in a tunnel the caller may go on, else that is the end."""
+        return self._asker is not None and self._end_one_way(State.ENDPOINT_ENDED, self._asker.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the asker, if there is one."""
@@ -210,7 +225,7 @@ class Upstream(asyncio.Protocol):
             if self._pool.clock.now < self.expires:  # else a certificate has ended, which is no failure
                 self._pool.failed()
             asker.upstream_lost(self)
-        elif state is _TUNNEL:
+        elif state in _TUNNELS:
             asker.tunnel_ended()
         else:
             last = body.end() if body is not None else None

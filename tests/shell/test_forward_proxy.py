@@ -119,20 +119,52 @@ async def test_tls_in_a_tunnel_is_the_apps_own(authority: Authority, tmp_path: P
     assert seen.names == [API]
 
 
-async def test_the_end_of_either_side_ends_a_tunnel_after_what_was_sent(authority: Authority) -> None:
-    said = asyncio.Event()
+async def test_each_way_of_a_tunnel_ends_by_itself(authority: Authority) -> None:
+    heard = asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"z" * 500_000)
-        await writer.drain()
-        said.set()
+        writer.write_eof()
+        assert await reader.read() == b"y" * 500_000
+        heard.set()
 
     async with serving(talk) as port, world(authority, 9, port) as w, w.app() as wire:
         await wire.send(w.raw("CONNECT @mail HTTP/1.1\nHost: @mail"))
         await wire.until(b"\r\n\r\n")
         assert len(await wire.rest()) == 500_000
-        assert said.is_set()
-        await eventually(lambda: not w.gate.dataplane.listeners[next(iter(w.gate.dataplane.listeners))].connections)
+        await wire.send(b"y" * 500_000)
+        wire.writer.write_eof()
+        async with asyncio.timeout(5):
+            await heard.wait()
+        (listener,) = w.gate.dataplane.listeners.values()
+        await eventually(lambda: not listener.connections)
+
+
+async def test_a_caller_of_a_tunnel_that_has_said_all_hears_the_rest(authority: Authority) -> None:
+    async with echo_server() as port, world(authority, 9, port) as w, w.app() as wire:
+        await wire.send(w.raw("CONNECT @mail HTTP/1.1\nHost: @mail"))
+        await wire.until(b"\r\n\r\n")
+        await wire.send(b"x" * 300_000)
+        wire.writer.write_eof()
+        assert await wire.rest() == b"x" * 300_000 + b"bye"
+        (listener,) = w.gate.dataplane.listeners.values()
+        await eventually(lambda: not listener.connections)
+
+
+async def test_a_tunnel_through_which_nothing_comes_is_cut(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataplane.downstream.TUNNEL_SECONDS", 1.0)
+    async with echo_server() as port, world(authority, 9, port) as w, await w.peer() as wire:
+        await wire.send(w.raw("CONNECT @mail HTTP/1.1\nHost: @mail"))
+        await wire.until(b"\r\n\r\n")
+        for _ in range(3):
+            await asyncio.sleep(0.4)
+            await wire.send(b"ping")
+            assert await wire.read() == b"ping"
+        async with asyncio.timeout(3):
+            assert await wire.rest() == b""
+        assert w.gate.metrics.for_http("egress").reasons == {"idle_tunnel": 1}
 
 
 async def test_a_request_in_the_clear_arrives_in_origin_form_under_the_name_of_the_host(authority: Authority) -> None:
