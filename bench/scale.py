@@ -27,7 +27,7 @@ import uvloop
 
 from bench import large_mesh as mesh
 from bench.stalls import Stalls, watched
-from controlplane.consul_settings import ConsulSettings
+from controlplane.consul.settings import ConsulSettings
 from harness.certificates import Authority
 from harness.servers import REPOSITORY, Program, eventually
 from lictor.up.ports import free_ports

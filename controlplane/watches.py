@@ -23,10 +23,10 @@ from typing import Any, Protocol
 import structlog
 from tenacity import RetryCallState, wait_random_exponential
 
-from controlplane.catalog import Answer
+from controlplane.consul.catalog import Answer
+from controlplane.consul.places import MAX_INTENTIONS, MAX_WATCHES
+from controlplane.consul.rows import Later
 from controlplane.control_loop import Tidy
-from controlplane.places import MAX_INTENTIONS, MAX_WATCHES
-from controlplane.rows import Later
 from controlplane.turns import Turns
 from policies.errors import CatalogError, CatalogForbidden, CatalogNotFound, CatalogUnreachable
 from policies.identity import Leaf

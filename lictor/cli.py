@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from controlplane.consul_settings import consul_settings
+from controlplane.consul.settings import consul_settings
 from controlplane.issuer.settings import vault_settings
 from controlplane.registration import GATEWAY_DEREGISTER_AFTER, Definition, gateway_definition
 from lictor import __version__

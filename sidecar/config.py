@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from controlplane.consul_settings import ConsulSettings, consul_settings
+from controlplane.consul.settings import ConsulSettings, consul_settings
 from controlplane.issuer.settings import METHODS, LoginSettings, VaultSettings, check_vault
 from controlplane.registration import Definition, check_definition, sidecar_definition
 from policies.errors import ConfigError, IdentityError, Problem

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
-from controlplane.catalog import Catalog
+from controlplane.consul.catalog import Catalog
 from controlplane.control_loop import ControlLoop, Tidy, on
 from controlplane.issuer import Issuer
 from controlplane.issuer.consul import ConsulIssuer

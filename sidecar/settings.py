@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from controlplane.consul_settings import ConsulSettings
+from controlplane.consul.settings import ConsulSettings
 from controlplane.issuer.settings import VaultSettings
 from controlplane.registration import Definition
 from policies.snapshot import Role

@@ -20,7 +20,7 @@ class Asked:
     """The agent that flags and environment name."""
 
     def __init__(self, arguments: argparse.Namespace, environment: Environment) -> None:
-        from controlplane.consul_settings import consul_settings  # noqa: PLC0415 - heavy; `lictor --help` needs none of it
+        from controlplane.consul.settings import consul_settings  # noqa: PLC0415 - heavy; `lictor --help` needs none of it
 
         structlog.configure(
             logger_factory=lambda *_: structlog.PrintLogger(sys.stderr)
@@ -35,7 +35,7 @@ class Asked:
         return asyncio.run(self._ask(method, parts, options, body))
 
     async def _ask(self, method: str, parts: tuple[str, ...], query: dict[str, str], body: object) -> Any:
-        from controlplane.catalog import Catalog  # noqa: PLC0415 - heavy
+        from controlplane.consul.catalog import Catalog  # noqa: PLC0415 - heavy
 
         async with Catalog(self._settings) as catalog:
             return await catalog.ask(method, parts, query, body)

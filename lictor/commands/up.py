@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from controlplane.consul_settings import consul_settings
+from controlplane.consul.settings import consul_settings
 from lictor.commands.agent import Environment, complain, say
 from lictor.flags import Words, add, add_agent_flags, agent_overrides, word
 from policies.errors import ConfigError, IdentityError, Problem

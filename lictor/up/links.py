@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from controlplane.consul_settings import ConsulSettings, consul_settings
+from controlplane.consul.settings import ConsulSettings, consul_settings
 from policies.snapshot import Role
 from sidecar.config import read_process
 from sidecar.yaml_reader import Section

@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 import yaml
 
-from controlplane.catalog import Catalog
+from controlplane.consul.catalog import Catalog
 from lictor.dev.mesh import write_secret
 from lictor.up.child import Child
 from lictor.up.console import Console

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from controlplane.catalog import Catalog
-from controlplane.consul_settings import ConsulSettings
+from controlplane.consul.catalog import Catalog
+from controlplane.consul.settings import ConsulSettings
 from lictor.dev.mesh import Preparation, PreparationFailed, write_secret
 from lictor.up.child import Child
 from lictor.up.console import Console

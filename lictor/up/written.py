@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from controlplane.catalog import Catalog
+from controlplane.consul.catalog import Catalog
 from lictor.up.console import Console
 from lictor.up.entries import title
 from policies.entries import entry_name

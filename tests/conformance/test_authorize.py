@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from controlplane.catalog import Catalog
-from controlplane.consul_settings import ConsulSettings
+from controlplane.consul.catalog import Catalog
+from controlplane.consul.settings import ConsulSettings
 from harness.peers import peers
 from harness.routing import Chance
 from harness.servers import ConsulServer, consul_server, dev_server, eventually

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from controlplane.catalog import Catalog, Segment, path
-from controlplane.consul_settings import ConsulSettings
-from controlplane.rows import Rows
+from controlplane.consul.catalog import Catalog
+from controlplane.consul.paths import Segment, path
+from controlplane.consul.rows import Rows
+from controlplane.consul.settings import ConsulSettings
 from harness.certificates import Authority, Mistakes
 from harness.meshes import instance
 from harness.servers import MANAGEMENT_TOKEN, ConsulServer, consul_server
@@ -385,8 +386,8 @@ async def test_an_answer_that_breaks_off_is_unreachable() -> None:
 
 
 async def test_an_agent_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controlplane.catalog.REQUEST_SECONDS", 0.2)
-    monkeypatch.setattr("controlplane.catalog.SLACK_SECONDS", 0.2)
+    monkeypatch.setattr("controlplane.consul.client.REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr("controlplane.consul.client.SLACK_SECONDS", 0.2)
 
     over = asyncio.Event()
 

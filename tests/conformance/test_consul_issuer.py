@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from controlplane import issuer as issuer_module
-from controlplane.catalog import Answer, Catalog
-from controlplane.consul_settings import ConsulSettings
+from controlplane.consul.catalog import Answer, Catalog
+from controlplane.consul.settings import ConsulSettings
 from controlplane.issuer.consul import ConsulIssuer
 from harness.certificates import Authority, spiffe
 from harness.servers import ConsulServer, consul_server, eventually

@@ -12,9 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from controlplane import watches
-from controlplane.catalog import Answer
-from controlplane.places import MAX_WATCHES
-from controlplane.rows import Rows
+from controlplane.consul.catalog import Answer
+from controlplane.consul.places import MAX_WATCHES
+from controlplane.consul.rows import Rows
 from controlplane.watches import Follower
 from harness.certificates import TRUST_DOMAIN, Authority, spiffe
 from harness.meshes import chain, instance, intention

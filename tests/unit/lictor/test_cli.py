@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.consul_settings import Token
+from controlplane.consul.settings import Token
 from lictor.cli import COMMANDS, PROXIES, _settings, build_parser, main
 from lictor.flags import ignored, pair, unsigned
 from policies.errors import ConfigError

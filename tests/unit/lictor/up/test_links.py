@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from controlplane.consul_settings import ConsulSettings
+from controlplane.consul.settings import ConsulSettings
 from lictor.up.links import agent_settings, link_of, read_links
 from sidecar.yaml_reader import read_document
 

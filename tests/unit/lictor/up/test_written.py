@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from controlplane.catalog import Catalog
+from controlplane.consul.catalog import Catalog
 from lictor.up.console import Console
 from lictor.up.written import EntryRefused, Written
 from policies.errors import CatalogForbidden

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.shapes import (
+from controlplane.consul.shapes import (
     checked_entry,
     checked_instances,
     checked_match,

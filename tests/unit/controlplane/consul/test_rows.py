@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.rows import Later, Rows, decoded
+from controlplane.consul.rows import Later, Rows, decoded
 from harness.meshes import instance
 from policies.errors import CatalogBadAnswer
 

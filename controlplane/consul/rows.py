@@ -16,10 +16,24 @@ from typing import Any
 
 from policies.errors import CatalogBadAnswer
 
+LARGE = 32 * 1024  # bytes; from here on an answer is decoded piece by piece, when its turn comes
 WINDOW = 256 * 1024  # bytes
 Content = bytes | Sequence[bytes]
 _AFTER = frozenset(",]}:")  # what may come after an element
 _SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def is_large(content: Sequence[bytes]) -> bool:
+    """Return whether to decode an answer at once would be felt."""
+    return sum(map(len, content)) > LARGE
+
+
+def decoded_whole(content: Sequence[bytes], where: str) -> Any:
+    """Return what a short answer says. Raise CatalogBadAnswer for what is not JSON."""
+    try:
+        return json.loads(b"".join(content))
+    except (ValueError, RecursionError) as error:
+        raise CatalogBadAnswer(where, f"the answer is not JSON: {error}") from error
 
 
 class Rows:

@@ -71,6 +71,12 @@ def checked_entry(where: str, data: object, kind: str) -> Mapping[str, Any]:
     return found
 
 
+def checked_chain(where: str, data: object) -> Mapping[str, Any]:
+    """Return the compiled chain."""
+    found = checked_object(where, data, "Chain")["Chain"]
+    return checked_object(where, found, "StartNode", "Nodes", "Targets")
+
+
 def checked_instances(where: str, data: object) -> list[Any]:
     """Return the rows of a health query."""
     rows = checked_rows(where, data, "Service", Mapping)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from controlplane.consul_settings import ConsulSettings, Token, consul_settings
+from controlplane.consul.settings import ConsulSettings, Token, consul_settings
 from harness.certificates import Authority
 from policies.errors import ConfigError
 

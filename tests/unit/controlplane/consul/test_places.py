@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from controlplane.places import FEWEST, MAX_FIRST_READS, MAX_WATCHES, Places
+from controlplane.consul.places import FEWEST, MAX_FIRST_READS, MAX_WATCHES, Places
 from harness.servers import eventually
 from policies.errors import CatalogFault, CatalogRateLimited
 
