@@ -35,7 +35,7 @@ from controlplane.control_loop import ControlLoop, Tidy, on
 from controlplane.issuer import Issuer
 from controlplane.issuer.consul import ConsulIssuer
 from controlplane.registration import DRAIN_REASON, find_sidecar, seed
-from controlplane.watches import Follower
+from controlplane.follower import Follower
 from dataplane.credentials import Credentials
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics

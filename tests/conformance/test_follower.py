@@ -15,7 +15,7 @@ from controlplane import watches
 from controlplane.consul.catalog import Answer
 from controlplane.consul.places import MAX_WATCHES
 from controlplane.consul.rows import Rows
-from controlplane.watches import Follower
+from controlplane.follower import Follower
 from harness.certificates import TRUST_DOMAIN, Authority, spiffe
 from harness.meshes import chain, instance, intention
 from harness.servers import eventually

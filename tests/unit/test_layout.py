@@ -46,7 +46,7 @@ ELSEWHERE = {
     "controlplane/consul/client.py": "conformance/test_catalog.py",
     "controlplane/consul/paths.py": "conformance/test_catalog.py",
     "controlplane/consul/default_action.py": "conformance/test_authorize.py",
-    "controlplane/watches.py": "conformance/test_follower.py",
+    "controlplane/follower.py": "conformance/test_follower.py",
     "controlplane/issuer/vault.py": "conformance/test_vault_issuer.py",
     "controlplane/certificates/vault.py": "conformance/test_edge_certificates.py",
     "controlplane/certificates/sources.py": "conformance/test_edge_certificates.py",
