@@ -204,6 +204,12 @@ class Dataplane:
         self.clock.stop()
         return all(ended)
 
+    def cut(self) -> None:
+        """End every connection as it stands."""
+        for listener in self.listeners.values():
+            for connection in tuple(listener.connections):
+                connection.abort()
+
     async def drain_inbound(self, seconds: float, patience: float = 0.0) -> bool:
         """Stop accepting from the mesh and let that finish; what this end calls goes on. As `drain`."""
         self.draining = True

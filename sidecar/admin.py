@@ -119,9 +119,9 @@ def readiness(process: Process) -> dict[str, Any]:
 
 
 def _issuer(process: Process) -> dict[str, Any]:
-    if process.issuer is None:
+    if process.sources is None:
         return {}
-    status = process.issuer.status
+    status = process.sources.issuer.status
     return {
         "kind": status.kind,
         "issued": status.issued,
@@ -172,11 +172,11 @@ def _shown(leaf: Leaf) -> dict[str, str]:
 
 def _edge_certificates(process: Process) -> list[dict[str, Any]]:
     """Return what the TLS listeners call for: what is shown, where it comes from, and what is wrong with that."""
-    generation, certificates = process.live.current, process.certificates
-    if generation is None or certificates is None:
+    generation, sources = process.live.current, process.sources
+    if generation is None or sources is None or sources.certificates is None:
         return []
     found = []
-    for reference, status in sorted(certificates.statuses.items()):
+    for reference, status in sorted(sources.certificates.statuses.items()):
         known = generation.material.certificates.get(reference) if generation.material is not None else None
         facts: dict[str, Any] = {"certificate": str(reference), "from": status.kind, "error": status.error}
         if known is not None:
@@ -211,7 +211,7 @@ def _gauges(process: Process) -> Iterator[Family]:
     number = generation.number if generation is not None else 0
     yield gauge("lictor_generation", "Number of the generation in force.", number)
     yield gauge("lictor_problems", "Entries and settings that are not followed.", len(process.problems))
-    issued = process.issuer.status.issued if process.issuer is not None else 0
+    issued = process.sources.issuer.status.issued if process.sources is not None else 0
     yield gauge("lictor_leaves_issued", "Leaves that this process was given.", issued)
     failing = len(follower.status.failing()) if follower is not None else 0
     yield gauge("lictor_watches_failing", "Watches of Consul whose last read failed.", failing)

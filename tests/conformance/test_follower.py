@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from controlplane import watches
+from controlplane import follower as module
 from controlplane.consul.catalog import Answer
 from controlplane.consul.places import MAX_WATCHES
 from controlplane.consul.rows import Rows
@@ -145,7 +145,7 @@ async def test_every_upstream_of_many_has_its_turn_within_a_round_and_a_proxys_o
         await eventually(lambda: all(ChainWatch(name, name) in waits for name in names))
         assert set(follower.status.watches) == wanted(follower.snapshot)
     of_chains = [wait for watch, wait in waits.items() if isinstance(watch, ChainWatch)]
-    assert max(of_chains) * len(names) / MAX_WATCHES <= watches.ROUND_SECONDS * 1.5
+    assert max(of_chains) * len(names) / MAX_WATCHES <= module.ROUND_SECONDS * 1.5
     assert len(set(of_chains)) > 100, "they do not end together"
     assert waits[IntentionsWatch("web")] == 25.0
 
@@ -199,7 +199,7 @@ async def test_an_index_of_zero_is_never_asked_with(authority: Authority) -> Non
 async def test_a_failure_keeps_the_last_good_answer_and_is_told_once_each_way(
     authority: Authority, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watches, "_pause", lambda _: 0.01)
+    monkeypatch.setattr(module, "_pause", lambda _: 0.01)
     script = Script(authority)
     async with following(script, authority) as follower:
         await settled(follower)
@@ -218,7 +218,7 @@ async def test_a_failure_keeps_the_last_good_answer_and_is_told_once_each_way(
 async def test_a_forbidden_watch_names_the_token_as_the_likely_cause(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watches, "_pause", lambda _: 0.01)
+    monkeypatch.setattr(module, "_pause", lambda _: 0.01)
     script = Script(authority)
     script.answers[IntentionsWatch] = CatalogForbidden("GET /x", "Permission denied")
     with capture_logs() as logs:
@@ -290,8 +290,8 @@ async def test_a_token_that_may_not_see_routes_is_told(authority: Authority) -> 
 async def test_after_the_agent_was_away_its_fresh_checks_are_not_believed_at_once(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watches, "_pause", lambda _: 0.01)
-    monkeypatch.setattr(watches, "SHAKEN_SECONDS", 0.6)
+    monkeypatch.setattr(module, "_pause", lambda _: 0.01)
+    monkeypatch.setattr(module, "SHAKEN_SECONDS", 0.6)
     script = Script(authority)
     async with following(script, authority) as follower:
         await settled(follower)
@@ -307,8 +307,8 @@ async def test_a_server_that_is_still_reading_its_log_is_not_believed(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A restarted server may answer from a state that is older than what was heard of it."""
-    monkeypatch.setattr(watches, "_pause", lambda _: 0.01)
-    monkeypatch.setattr(watches, "SHAKEN_SECONDS", 0.8)
+    monkeypatch.setattr(module, "_pause", lambda _: 0.01)
+    monkeypatch.setattr(module, "SHAKEN_SECONDS", 0.8)
     script = Script(authority)
     allowed = [{"SourceName": "web", "DestinationName": "web", "Action": "allow", "Precedence": 9}]
     async with following(script, authority) as follower:
@@ -328,7 +328,7 @@ async def test_a_server_that_is_still_reading_its_log_is_not_believed(
 async def test_a_registration_that_is_forgotten_is_noticed(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watches, "MISSING_REGISTRATION_SECONDS", 0.01)
+    monkeypatch.setattr(module, "MISSING_REGISTRATION_SECONDS", 0.01)
     script = Script(authority)
     script.answers[RegistrationWatch], kept = CatalogNotFound("GET /x", "none"), script.answers[RegistrationWatch]
     async with following(script, authority) as follower:
@@ -362,7 +362,7 @@ async def test_a_busy_table_is_read_no_faster_than_its_bucket_fills(authority: A
             script.change(EndpointsWatch, [instance("api", 1)])
             await asyncio.sleep(0.001)
         reads = len([1 for watch, _ in script.reads if watch == ROWS]) - before
-    assert reads <= watches.BURST + watches.READS_PER_SECOND * 1.0 + 3
+    assert reads <= module.BURST + module.READS_PER_SECOND * 1.0 + 3
 
 
 def many(count: int, status: str = "passing") -> Rows:
@@ -392,7 +392,7 @@ async def test_many_rows_are_decoded_where_they_are_understood_and_held_once(aut
 async def test_many_rows_that_break_off_are_a_failed_read(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watches, "_pause", lambda _: 0.01)
+    monkeypatch.setattr(module, "_pause", lambda _: 0.01)
     script = Script(authority)
     async with following(script, authority) as follower:
         await settled(follower)
