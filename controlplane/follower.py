@@ -31,7 +31,10 @@ from controlplane.turns import Turns
 from policies.errors import CatalogError, CatalogForbidden, CatalogNotFound, CatalogUnreachable
 from policies.identity import Leaf
 from policies.intentions import Intentions
-from policies.snapshot import Heard, LeafUpdate, Snapshot, Update, apply, understand, wanted
+from policies.reducer import apply
+from policies.snapshot import Snapshot
+from policies.updates import Heard, LeafUpdate, Update, understand
+from policies.wanted import wanted
 from policies.watches import (
     DefaultActionWatch,
     EndpointsWatch,

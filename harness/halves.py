@@ -20,8 +20,8 @@ from policies.edge import NO_EDGE, EdgeSettings
 from policies.identity import Leaf, Roots
 from policies.mesh import Mesh
 from policies.server_certificates import EdgeMaterial
-from policies.snapshot import Update
 from policies.table import Table
+from policies.updates import Update
 
 
 @dataclass(slots=True)

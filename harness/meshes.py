@@ -12,8 +12,10 @@ from typing import Any
 from harness.certificates import TRUST_DOMAIN, Authority, Mistakes
 from policies.compiler import compile_table
 from policies.edge import NO_EDGE, EdgeSettings
-from policies.snapshot import Heard, LeafUpdate, Role, Snapshot, Update, apply
+from policies.reducer import apply
+from policies.snapshot import Role, Snapshot
 from policies.table import Table
+from policies.updates import Heard, LeafUpdate, Update
 from policies.watches import (
     ApiGatewayWatch,
     ChainWatch,

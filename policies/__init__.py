@@ -1,6 +1,6 @@
 """Pure decisions: values in, values out.
 
-    Update ──▶ snapshot.apply ──▶ Snapshot ──▶ table.compile_table ──▶ Table (immutable, swapped in one reference)
+    Update ──▶ reducer.apply ──▶ Snapshot ──▶ compiler.compile_table ──▶ Table (immutable, swapped in one reference)
     request ──▶ intentions / routes / splits / balance  ──▶ Decision, Route, Leg, Endpoint (each with its reason)
 
 Nothing in this package knows a socket, a clock, a random source, a log or the environment: the current time, a

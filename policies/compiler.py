@@ -23,7 +23,7 @@ from policies.modifiers import LEFT_OUT, complaints
 from policies.outliers import DEFAULT_HEALTH, PassiveHealth
 from policies.proxies import Registration
 from policies.retries import RetrySettings
-from policies.snapshot import Role, Snapshot, endpoint_watch
+from policies.snapshot import Role, Snapshot
 from policies.table import (
     DEFAULT_IDLE_TIMEOUT,
     DEFAULT_REQUEST_TIMEOUT,
@@ -35,6 +35,7 @@ from policies.table import (
     Table,
     UpstreamListener,
 )
+from policies.wanted import endpoint_watch
 from policies.watches import ChainWatch
 
 _WHOLE = 100.0

@@ -18,8 +18,9 @@ from policies.ingress_tls import CLOSED, ingress_tls
 from policies.modifiers import LEFT_OUT, complaints
 from policies.passthrough import PassthroughListener, passthrough_listeners
 from policies.proxies import Registration
-from policies.snapshot import Snapshot, endpoint_watch
+from policies.snapshot import Snapshot
 from policies.table import IngressListener, Outbound, Table, VirtualHost
+from policies.wanted import endpoint_watch
 from policies.watches import ChainWatch
 
 _HTTP = "http"

@@ -22,7 +22,7 @@ from dataplane.listener import bind
 from policies.canonical import plain
 from policies.identity import Leaf
 from policies.rotation import LeafState, leaf_state
-from policies.snapshot import missing, waiting
+from policies.wanted import missing, waiting
 from policies.watches import name_of
 from sidecar.process import Phase, Process
 

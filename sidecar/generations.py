@@ -18,8 +18,9 @@ from dataplane.live import Generation, Live
 from dataplane.serve import Dataplane
 from policies.compiler import compile_table
 from policies.errors import ConfigError, Problem
-from policies.snapshot import Snapshot, missing, waiting
+from policies.snapshot import Snapshot
 from policies.table import Table
+from policies.wanted import missing, waiting
 from sidecar.sources import Sources
 
 log = structlog.get_logger(__name__)

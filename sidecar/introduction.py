@@ -7,7 +7,9 @@ from dataclasses import replace
 from controlplane.consul.catalog import Catalog
 from controlplane.registration import Definition, find_sidecar, seed
 from policies.errors import CatalogNotFound, ConfigError, Problem
-from policies.snapshot import Heard, Role, Snapshot, apply
+from policies.reducer import apply
+from policies.snapshot import Role, Snapshot
+from policies.updates import Heard
 from policies.watches import RegistrationWatch
 from sidecar.patience import until_answered
 from sidecar.settings import ProcessSettings

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from controlplane.issuer.linked import LinkedLeaves
     from controlplane.issuer.session import VaultSession
     from dataplane.challenges import Challenges
-    from policies.snapshot import Update
+    from policies.updates import Update
     from sidecar.settings import ProcessSettings
 
 

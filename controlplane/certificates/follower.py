@@ -16,7 +16,7 @@ from controlplane.certificates.files import LOOK_SECONDS, Watched
 from policies.edge_tls import CertificateSettings
 from policies.errors import BadServerCertificate, Problem
 from policies.server_certificates import CertificateReference, CertificateUpdate, ClientCaUpdate
-from policies.snapshot import Update
+from policies.updates import Update
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from controlplane.issuer import Issuer, IssuerStatus
 from policies.errors import Problem
 from policies.identity import SpiffeId
-from policies.snapshot import LeafUpdate, Update
+from policies.updates import LeafUpdate, Update
 
 
 class LinkedLeaves:

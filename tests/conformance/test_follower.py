@@ -22,7 +22,9 @@ from harness.servers import eventually
 from policies.errors import CatalogBadAnswer, CatalogFault, CatalogForbidden, CatalogNotFound, CatalogUnreachable
 from policies.identity import Leaf
 from policies.intentions import Intentions
-from policies.snapshot import Role, Snapshot, Understood, Update, missing, wanted
+from policies.snapshot import Role, Snapshot
+from policies.updates import Understood, Update
+from policies.wanted import missing, wanted
 from policies.watches import (
     ApiGatewayWatch,
     ChainWatch,

@@ -34,8 +34,8 @@ from policies.compiler import compile_table
 from policies.discovery import check_graph, compile_chain
 from policies.entries import DecodeError, Entries, decode_entry, entry_name, normalise_entry
 from policies.errors import EntryError
-from policies.snapshot import wanted
 from policies.table import Leg, Outbound, Route
+from policies.wanted import wanted
 from policies.watches import ChainWatch, EndpointsWatch
 
 EXAMPLES = int(os.environ.get("N", "0")) or 200

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from harness.certificates import Authority
 from harness.meshes import chain, instance, intention, link, sidecar, split_chain, target_row, terminating
 from policies.compiler import compile_table
-from policies.snapshot import Heard, Snapshot, apply, wanted
+from policies.reducer import apply
+from policies.snapshot import Snapshot
+from policies.updates import Heard
+from policies.wanted import wanted
 from policies.watches import (
     ChainWatch,
     DefaultsWatch,

@@ -35,7 +35,7 @@ from policies.server_certificates import (
     ServerCertificate,
     read_server_certificate,
 )
-from policies.snapshot import Update
+from policies.updates import Update
 from policies.watches import IngressWatch
 
 OUTSIDE = Authority("the outside")

@@ -15,6 +15,9 @@ PACKAGES = ("policies", "dataplane", "controlplane", "sidecar", "gateway", "lict
 ELSEWHERE = {
     "policies/table.py": "policies/test_compiler.py",
     "policies/watches.py": "policies/test_snapshot.py",
+    "policies/updates.py": "policies/test_snapshot.py",
+    "policies/reducer.py": "policies/test_snapshot.py",
+    "policies/wanted.py": "policies/test_snapshot.py",
     "dataplane/downstream.py": "shell/test_http.py",
     "dataplane/states.py": "shell/test_http.py",
     "dataplane/upstream.py": "shell/test_http.py",

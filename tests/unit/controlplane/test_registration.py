@@ -7,7 +7,9 @@ import pytest
 
 from controlplane.registration import check_definition, find_sidecar, gateway_definition, seed, sidecar_definition
 from policies.errors import ConfigError
-from policies.snapshot import Heard, Role, Snapshot, apply
+from policies.reducer import apply
+from policies.snapshot import Role, Snapshot
+from policies.updates import Heard
 from policies.watches import RegistrationWatch
 
 

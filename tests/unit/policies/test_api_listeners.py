@@ -9,8 +9,8 @@ from harness.certificates import Authority
 from harness.meshes import Json, Member, api_gateway, chain, instance, split_chain, upstream
 from policies.compiler import compile_table
 from policies.mesh import TlsLimits
-from policies.snapshot import missing, waiting, wanted
 from policies.table import Outbound, Table
+from policies.wanted import missing, waiting, wanted
 from policies.watches import ChainWatch, EndpointsWatch, RoutesWatch
 
 HTTP = [{"Name": "l", "Port": 8080, "Protocol": "http"}]

@@ -11,8 +11,8 @@ from harness.meshes import Member, intention, link, outside, terminating
 from policies.compiler import compile_table
 from policies.egress import Origination
 from policies.intentions import Action
-from policies.snapshot import missing, waiting, wanted
 from policies.table import FilterChain, Table
+from policies.wanted import missing, waiting, wanted
 from policies.watches import (
     DefaultActionWatch,
     DefaultsWatch,

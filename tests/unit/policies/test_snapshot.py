@@ -19,8 +19,11 @@ from harness.meshes import (
     upstream,
 )
 from policies.intentions import Action
+from policies.reducer import apply
 from policies.server_certificates import CertificateReference, CertificateUpdate, ClientCaUpdate, EdgeMaterial
-from policies.snapshot import Heard, LeafUpdate, Role, Snapshot, apply, missing, waiting, wanted
+from policies.snapshot import Role, Snapshot
+from policies.updates import Heard, LeafUpdate
+from policies.wanted import missing, waiting, wanted
 from policies.watches import (
     ChainWatch,
     DefaultActionWatch,

@@ -11,7 +11,7 @@ from harness.certificates import Authority
 from harness.servers import eventually
 from policies.edge_tls import CertificateSettings, FileCertificate
 from policies.server_certificates import CertificateReference, CertificateUpdate, ClientCaUpdate, ServerCertificate
-from policies.snapshot import Update
+from policies.updates import Update
 
 CA = Authority()
 WEB, API = CertificateReference("own", "web"), CertificateReference("own", "api")

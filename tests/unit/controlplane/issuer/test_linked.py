@@ -11,7 +11,7 @@ from controlplane.issuer.linked import LinkedLeaves
 from harness.certificates import Authority, spiffe
 from harness.servers import eventually
 from policies.identity import Leaf, SpiffeId
-from policies.snapshot import LeafUpdate, Update
+from policies.updates import LeafUpdate, Update
 
 
 class Issuer:
