@@ -153,13 +153,11 @@ class Pools:
             }
         }
 
-    def keep_only(self, clusters: Iterable[Cluster]) -> None:
-        """Forget clusters that no table names any more and close the pools of endpoints that are gone."""
-        for _ in self.steps(clusters):
-            pass
-
     def steps(self, clusters: Iterable[Cluster]) -> Iterator[None]:
-        """Do what `keep_only` does in steps that are short. From the first one on, whoever is asked for goes by it."""
+        """Forget clusters that no table names any more and close the pools of endpoints that are gone, in short steps.
+
+        From the first one on, whoever is asked for goes by these clusters.
+        """
         named = {id(cluster): cluster for cluster in clusters}
         if named.keys() == self._named.keys():
             return

@@ -108,12 +108,11 @@ class Dataplane:
         self._planned: tuple[object, ...] | None = None  # what the listeners are open for
         self._speaks: dict[ListenerKey, bool] = {}  # TLS, of listeners for callers from outside
 
-    def follow(self, generation: Generation, drain_seconds: float) -> list[ConfigError]:
-        """Open and close listeners for a generation that has just been put in force. Return what could not be bound."""
-        return [failure for failures in self.steps(generation, drain_seconds) for failure in failures]
-
     def steps(self, generation: Generation, drain_seconds: float) -> Iterator[list[ConfigError]]:
-        """Do what `follow` does in steps that are short, so that others have their turn in between."""
+        """Open and close listeners for a generation that has just been put in force. Yield what could not be bound.
+
+        The steps are short, so that others have their turn in between.
+        """
         self._revoke(generation.table)
         for _ in self.pools.steps(_clusters(generation.table)):
             yield []

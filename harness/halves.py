@@ -46,7 +46,7 @@ class Half:
             pass
         linked = self.credentials.current
         generation = swap(self.live, table, snapshot.leaf, snapshot.roots, snapshot.mesh, snapshot.material, linked)
-        failures = self.dataplane.follow(generation, drain_seconds)
+        failures = [one for step in self.dataplane.steps(generation, drain_seconds) for one in step]
         assert not failures, failures
 
     def port(self, purpose: str) -> int:

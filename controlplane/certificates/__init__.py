@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import time
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -57,9 +56,7 @@ def checked_pair(chain_pem: str, key_pem: bytes, source: str) -> ServerCertifica
 def succeeded(status: SourceStatus, certificate: ServerCertificate) -> None:
     """Note that a source gave a certificate."""
     status.issued += 1
-    status.failures = 0
-    status.failing_since = None
-    status.error = ""
+    status.succeed()
     log.info(
         "certificate_read",
         source=status.kind,
@@ -74,6 +71,4 @@ def failed(status: SourceStatus, error: Exception) -> None:
     said = str(error)
     if said != status.error:
         log.warning("certificate_failing", source=status.kind, error=said)
-    status.failures += 1
-    status.failing_since = status.failing_since or time.time()
-    status.error = said
+    status.fail(said)

@@ -94,7 +94,7 @@ class Certificates:
                 found = await asyncio.to_thread(watched.changed)
                 if found is not None:
                     self._take(ClientCaUpdate(file, found[0].decode("ascii", "ignore")))
-                    status.error = ""
+                    status.succeed()
             except BadServerCertificate as error:
                 failed(status, error)
             await asyncio.sleep(LOOK_SECONDS)

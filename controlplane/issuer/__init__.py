@@ -33,6 +33,18 @@ class IssuerStatus:
     error: str = ""
     next_renewal: float | None = None
 
+    def succeed(self) -> None:
+        """Note that there is an answer."""
+        self.failures = 0
+        self.failing_since = None
+        self.error = ""
+
+    def fail(self, error: str) -> None:
+        """Note that there is none."""
+        self.failures += 1
+        self.failing_since = self.failing_since or time.time()
+        self.error = error
+
 
 class Issuer(Protocol):
     """A source of leaves. `status` is about our own; a terminating gateway has leaves of others too."""
@@ -52,9 +64,7 @@ def succeeded(status: IssuerStatus) -> None:
     """Note that the issuer answered, telling the end of a failure."""
     if status.failing_since is not None:
         log.info("issuer_recovered", issuer=status.kind, seconds=round(time.time() - status.failing_since, 1))
-    status.failing_since = None
-    status.failures = 0
-    status.error = ""
+    status.succeed()
 
 
 def failed(status: IssuerStatus, error: CatalogError | IssuerError, ends: datetime | None) -> float:
@@ -62,11 +72,9 @@ def failed(status: IssuerStatus, error: CatalogError | IssuerError, ends: dateti
 
     `ends` is the end of what was signed last, if anything was.
     """
-    status.failures += 1
     said = str(error)
     if status.failing_since is None or (error.terminal and said != status.error):
         log.warning("issuer_failing", issuer=status.kind, error=said)
-    status.failing_since = status.failing_since or time.time()
-    status.error = said
+    status.fail(said)
     remaining = ends.timestamp() - time.time() if ends is not None else 0.0
     return 0.05 + retry_pause(status.failures, remaining, random.random())

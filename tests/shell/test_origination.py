@@ -226,7 +226,7 @@ async def test_a_name_without_an_address_fails_when_it_is_dialled_and_is_nobodys
 ) -> None:
     async with App().running() as app:
         named = cluster(Endpoint("n/1", "api.example.com", app.port), strict=strict)
-        pools.keep_only([named])
+        list(pools.steps([named]))
         assert not pools.settled
         await until(lambda: pools.settled)
         held = pools.of_cluster(named)
@@ -246,7 +246,7 @@ async def test_warm_connections_to_an_address_that_left_dns_are_not_used_again(p
     dns.names["api.example.com"] = ("127.0.0.1",)
     async with App().running() as app:
         named = cluster(Endpoint("n/1", "api.example.com", app.port))
-        pools.keep_only([named])
+        list(pools.steps([named]))
         await until(lambda: pools.settled)
         pool = pools.of_cluster(named).choose()
         idle, busy = await pool.dial(2.0), await pool.dial(2.0)
@@ -263,14 +263,14 @@ async def test_warm_connections_to_an_address_that_left_dns_are_not_used_again(p
 async def test_with_strict_dns_every_address_has_its_turn_and_leaves_with_dns(pools: Pools, dns: Names) -> None:
     dns.names["api.example.com"] = ("127.0.0.1", "127.0.0.2")
     named = cluster(Endpoint("n/1", "api.example.com", 80), Endpoint("n/2", "10.9.9.9", 80), strict=True)
-    pools.keep_only([named])
+    list(pools.steps([named]))
     await until(lambda: pools.settled)
     chosen = {pools.of_cluster(named).choose().route for _ in range(4)}
     assert {(one.address, one.host) for one in chosen} == {
         ("127.0.0.1", "api.example.com"),
         ("127.0.0.2", "api.example.com"),
     }
-    pools.keep_only([replace(named, connect_timeout=3.0), named])
+    list(pools.steps([replace(named, connect_timeout=3.0), named]))
     assert len(pools._pools) == 2, "another table takes nothing away"
     dns.names["api.example.com"] = ("127.0.0.2",)
     await until(lambda: len(pools._pools) == 1)

@@ -34,27 +34,27 @@ def test_of_several_clusters_of_a_target_the_last_one_of_the_table_rules(pools: 
     circuit = pools._target("api").circuit
     for first, last in ((10, 20), (20, 10)):
         one, two = cluster(pools, first), cluster(pools, last)
-        pools.keep_only([one, two])
+        list(pools.steps([one, two]))
         assert circuit.max_active == last
         pools.of_cluster(two)
         pools.of_cluster(one)
         assert circuit.max_active == last, "whoever is asked first"
-        pools.keep_only([cluster(pools, 30), two])
+        list(pools.steps([cluster(pools, 30), two]))
         assert circuit.max_active == last, "whichever is new"
-        pools.keep_only([one])
+        list(pools.steps([one]))
         assert circuit.max_active == first, "the other one is gone"
 
 
 def test_two_instances_at_one_address_are_one_endpoint(pools: Pools) -> None:
     twice = cluster(pools, 1)
     one = twice.endpoints[0]
-    pools.keep_only([replace(twice, endpoints=(one, replace(one, instance_id="n/2")))])
+    list(pools.steps([replace(twice, endpoints=(one, replace(one, instance_id="n/2")))]))
     assert pools._target("api").outliers.endpoints == 1
 
 
 def test_whoever_is_asked_for_between_two_steps_goes_by_the_new_table(pools: Pools) -> None:
     before = [replace(cluster(pools, 10), target=f"s{number}") for number in range(100)]
-    pools.keep_only(before)
+    list(pools.steps(before))
     after = [replace(one, limits=Limits(max_concurrent_requests=20)) for one in before]
     steps = pools.steps(after)
     next(steps)
@@ -67,11 +67,11 @@ def test_whoever_is_asked_for_between_two_steps_goes_by_the_new_table(pools: Poo
 
 def test_steps_close_what_is_gone_and_nothing_else(pools: Pools) -> None:
     before = [replace(cluster(pools, 10), target=f"s{number}") for number in range(40)]
-    pools.keep_only(before)
+    list(pools.steps(before))
     for one in before:
         for endpoint in one.endpoints:
             pools._of_endpoint(one, endpoint)
     after = [replace(one, endpoints=one.endpoints[1:]) for one in before[:20]] + before[20:]
-    pools.keep_only(after)
+    list(pools.steps(after))
     left = {(name, (route.address, route.port)) for name, route in pools._pools}
     assert left == {(one.target, (each.address, each.port)) for one in after for each in one.endpoints}
