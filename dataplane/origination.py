@@ -23,7 +23,7 @@ from policies.errors import ConnectFailed, IdentityError, Problem
 
 log = structlog.get_logger(__name__)
 
-_Signature = tuple[tuple[int, int, int], ...]  # of each file: inode, time of change in ns, size
+_Signature = tuple[tuple[int, ...], ...]  # of each file: device, inode, size, times of change in ns
 
 
 @dataclass(slots=True)
@@ -147,12 +147,13 @@ def _files(origination: Origination) -> tuple[str, ...]:
     return tuple(filter(None, (origination.ca_file, origination.cert_file, origination.key_file)))
 
 
-def _state(path: str) -> tuple[int, int, int]:
+def _state(path: str) -> tuple[int, ...]:
     try:
         found = Path(path).stat()
     except OSError:
-        return (0, 0, 0)
-    return (found.st_ino, found.st_mtime_ns, found.st_size)
+        return ()
+    # The second time is that of owner and rights as well: what could not be read may be readable now.
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def check_name(certificate: Mapping[str, Any] | None, sni: str) -> None:

@@ -79,7 +79,8 @@ def _look(file: Path) -> tuple[int, ...]:
         found = file.stat()
     except OSError as error:
         return (-1, error.errno or 0)
-    return (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev, found.st_mode)
+    # The second time is that of owner and rights as well: what could not be read may be readable now.
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _read(file: Path) -> bytes:

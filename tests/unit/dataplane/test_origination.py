@@ -101,6 +101,13 @@ async def test_changed_files_make_another_context(tmp_path: Path, authority: Aut
     assert first.get_ca_certs()[0]["subject"] == ((("commonName", authority.name),),), "who has it goes on with it"
 
 
+async def test_files_that_other_people_may_read_now_are_read_again(tmp_path: Path, authority: Authority) -> None:
+    origination, held = Origination(write_root(tmp_path, authority)), Originations()
+    first = await held.context(origination)
+    (tmp_path / "ca.pem").chmod(0o400)
+    assert await held.context(origination) is not first
+
+
 @pytest.mark.parametrize("content", ["", "not a certificate", "-----BEGIN CERTIFICATE-----\nMIIB"])
 async def test_a_half_written_file_leaves_the_last_good_one_and_is_told(
     tmp_path: Path, authority: Authority, content: str
