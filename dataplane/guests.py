@@ -136,7 +136,8 @@ class Reception:
                     self._count(guest)
                 await welcome(sock, guest)
             except PreambleError as error:
-                self.tell(error.reason, guest)
+                if error.reason != "closed":  # so do checks of health, all day long
+                    self.tell(error.reason, guest)
                 raise
             finally:
                 if not guest.stays:
