@@ -273,6 +273,8 @@ async def dial_clusters(relay: Relay, clusters: ClusterPools | Failover | None, 
             pipe = await connect(relay, pool, left)
         except (ConnectFailed, ConnectTimedOut) as error:
             log.debug("connect_failed", upstream=name, error=str(error))
+            if isinstance(error, ConnectTimedOut):
+                ends = loop.time()  # it has had all that was left, whatever the clocks say
         except Overflow:
             relay.tell(log.info, "tcp_overflow", name, upstream=name)
             relay.refuse()

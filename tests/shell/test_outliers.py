@@ -176,20 +176,18 @@ async def test_nobody_waits_longer_than_the_connect_timeout_for_endpoints_that_s
     answer = chain("api", protocol)
     answer["Nodes"][f"resolver:{TARGET}"]["Resolver"]["ConnectTimeout"] = "300ms"
     answer["Targets"][TARGET]["ConnectTimeout"] = "300ms"
-    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with caller(authority, [port], answer=answer) as web:
-        web.member.hear(
-            EndpointsWatch("api"), [instance("api", port, 1), instance("api", port, 2, Address="localhost")]
-        )
-        web.follow()
-        async with await Wire.open(web.port("upstream")) as wire:
-            if protocol == "http":
-                assert (await wire.ask(GET)).body.endswith(b"reset reason: connection timeout")
-            else:
-                assert await wire.rest() == b""
-        assert web.metrics.for_upstream(TARGET).connect_failures == 1, "one wait, not one for each"
-    server.close()
+    with contextlib.closing(await asyncio.start_server(say_nothing, "127.0.0.1", 0)) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with caller(authority, [port], answer=answer) as web:
+            silent = [instance("api", port, 1), instance("api", port, 2, Address="localhost")]
+            web.member.hear(EndpointsWatch("api"), silent)
+            web.follow()
+            async with await Wire.open(web.port("upstream")) as wire:
+                if protocol == "http":
+                    assert (await wire.ask(GET)).body.endswith(b"reset reason: connection timeout")
+                else:
+                    assert await wire.rest() == b""
+            assert web.metrics.for_upstream(TARGET).connect_failures == 1, "one wait, not one for each"
 
 
 async def test_failover_at_run_time_and_back(authority: Authority) -> None:
