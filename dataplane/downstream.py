@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 MAX_AHEAD = 64 * 1024  # bytes that a caller may send ahead of its answer
 MAX_SKIPPED = 64 * 1024  # bytes of an unwanted body that are worth keeping a connection for
 SKIP_SECONDS = 10.0  # for them to come
-TUNNEL_SECONDS = 3600.0  # without a byte either way; Envoy's for tcp
 LINGER_SECONDS = 1.0  # for a caller to read an answer that it did not wait for
 
 _OUR_WORD = frozenset({b"x-lictor-reason"})
@@ -136,7 +135,6 @@ class Downstream(asyncio.Protocol):
         elif state is BODY:
             self._read_body(data)
         elif state is TUNNEL:
-            self._came_through()
             if self._upstream is not None:
                 self._upstream.send(data)
         elif state is ANSWERING:
@@ -209,9 +207,6 @@ class Downstream(asyncio.Protocol):
                 self.transport.close()
         elif self._clock.now >= self._expires:
             self._counts.reasons["certificate_ended"] += 1
-            self.transport.abort()
-        elif self._state is TUNNEL:
-            self._counts.reasons["idle_tunnel"] += 1
             self.transport.abort()
         elif self._state in {ANSWERING, BODY}:
             self._timed_out()
@@ -471,7 +466,6 @@ class Downstream(asyncio.Protocol):
         self.transport.write(head.render(b"connection: Upgrade\r\n" if self.wants_upgrade else b""))
         self._state = TUNNEL
         self.deadline = self._expires
-        self._came_through()
         ahead, self._ahead = self._ahead, b""
         self.resume_input()
         if ahead and self._upstream is not None:
@@ -479,17 +473,13 @@ class Downstream(asyncio.Protocol):
 
     def tunnel(self, data: bytes) -> None:
         """Pass on bytes of a tunnel."""
-        self._came_through()
         self.transport.write(data)
 
-    def _came_through(self) -> None:
-        """Wait anew for something to come through a tunnel. WebSockets have pings of their own."""
-        if not self.wants_upgrade:
-            self.deadline = self._in(TUNNEL_SECONDS)
-
-    def tunnel_ended(self) -> None:
-        """The endpoint closed the tunnel."""
+    def tunnel_ended(self, reason: str = "") -> None:
+        """The endpoint closed the tunnel, or it was cut for a reason that is counted."""
         self._upstream = None
+        if reason:
+            self._counts.reasons[reason] += 1
         self.transport.close()
 
     def upstream_lost(self, upstream: Upstream) -> None:
@@ -532,8 +522,7 @@ class Downstream(asyncio.Protocol):
             else:
                 upstream.give_up()  # it was the caller who took too long
         if self._answering:
-            self._counts.reasons["cut_answer"] += 1
-            self.transport.abort()
+            self.upstream_cut()
         else:
             stalled = forward is not None and forward.request_timeout is None
             self.answer_here(STREAM_TIMEOUT if stalled else REQUEST_TIMEOUT)

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 MAX_INFORMATIONAL = 16  # answers of status 1xx that one read may bring
 MAX_UNWANTED = 16 * 1024  # bytes of an answer that are read for the sake of its connection
 UNWANTED_SECONDS = 5.0  # for them to come
+TUNNEL_SECONDS = 3600.0  # without a byte either way; Envoy's for tcp
 EXPIRY_MARGIN = 2.0  # seconds before a certificate ends in which a connection takes no new request
 _UNAVAILABLE = 503
 # What a sidecar of ours says when it could not reach its app: the endpoint is as gone as one that takes no connection.
@@ -103,7 +104,8 @@ class Upstream(asyncio.Protocol):
         self._asker = asker
         self._method = method
         if not request:
-            self._state, self.deadline = _TUNNEL, self.expires
+            self._state = _TUNNEL
+            self._came_through()
             asker.switch(ResponseHead(_OK, b"HTTP/1.1 200 Connection established", b""))
             if self._input:
                 asker.tunnel(self._input)
@@ -115,7 +117,14 @@ class Upstream(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Send more of the body, or of the tunnel."""
+        if self._method == _CONNECT:
+            self._came_through()
         self.transport.write(data)
+
+    def _came_through(self) -> None:
+        """Wait anew for something to come through a tunnel. WebSockets have pings of their own."""
+        ends = self._pool.clock.now + TUNNEL_SECONDS if self._method == _CONNECT else NEVER
+        self.deadline = min(self.expires, ends)
 
     def caller_ended(self) -> bool:
         """The caller has said all: tell the endpoint of a tunnel. Return whether the other way is still open."""
@@ -166,6 +175,9 @@ class Upstream(asyncio.Protocol):
     def expire(self) -> None:
         """Close: it was idle for long enough, or a certificate of it has ended."""
         self.deadline = NEVER
+        if self._asker is not None and self._state in _TUNNELS and self._pool.clock.now < self.expires:
+            asker, self._asker = self._asker, None
+            asker.tunnel_ended("idle_tunnel")
         self.abort()
 
     @property
@@ -198,6 +210,7 @@ class Upstream(asyncio.Protocol):
             elif self._state is _BODY:
                 self._read_body(asker, data)
             elif self._state in _TUNNELS:
+                self._came_through()
                 asker.tunnel(data)
         except BadHead as error:
             if self._state is _HEAD:
@@ -296,6 +309,7 @@ class Upstream(asyncio.Protocol):
         if head.status == _SWITCHING and not asker.wants_upgrade:
             raise BadHead(502, "unasked_upgrade")
         self._state = _TUNNEL
+        self._came_through()
         if self._pool.troubled:
             self._pool.answered(_SWITCHING)
         asker.switch(head)

@@ -154,7 +154,7 @@ async def test_a_caller_of_a_tunnel_that_has_said_all_hears_the_rest(authority: 
 async def test_a_tunnel_through_which_nothing_comes_is_cut(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataplane.downstream.TUNNEL_SECONDS", 1.0)
+    monkeypatch.setattr("dataplane.upstream.TUNNEL_SECONDS", 1.0)
     async with echo_server() as port, world(authority, 9, port) as w, await w.peer() as wire:
         await wire.send(w.raw("CONNECT @mail HTTP/1.1\nHost: @mail"))
         await wire.until(b"\r\n\r\n")
