@@ -18,7 +18,6 @@ ELSEWHERE = {
     "policies/watches.py": "policies/test_snapshot.py",
     "policies/updates.py": "policies/test_snapshot.py",
     "policies/reducer.py": "policies/test_snapshot.py",
-    "policies/wanted.py": "policies/test_snapshot.py",
     "dataplane/downstream.py": "shell/test_http.py",
     "dataplane/states.py": "shell/test_http.py",
     "dataplane/upstream.py": "shell/test_http.py",
