@@ -226,7 +226,7 @@ class Follower:
             return MISSING_REGISTRATION_SECONDS
         if status.failing_since is None:
             status.failing_since = now
-            hint = _token_hint(error)
+            hint = {"hint": error.advice} if isinstance(error, CatalogForbidden) else {}
             log.warning("watch_failing", watch=name_of(watch), error=str(error), **hint)
         return _pause(status.failures)
 
@@ -277,12 +277,6 @@ def _next_cursor(status: WatchStatus, old: str, new: str) -> str:
         status.resets += 1
         return ""
     return "1" if new == "0" else new
-
-
-def _token_hint(error: CatalogError) -> dict[str, str]:
-    if isinstance(error, CatalogForbidden):
-        return {"hint": "check the Consul token and its policy"}
-    return {}
 
 
 def _pause(failures: int) -> float:

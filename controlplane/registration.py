@@ -142,5 +142,7 @@ async def find_sidecar(agent: Agent, service_id: str) -> str:
     else:
         ids = sorted(key for key, row in services.items() if not row.get("Kind"))
         message = f"No sidecar proxy registered for {service_id}"
-        fix = f"this agent has the services {', '.join(ids) or '(none)'}; give the ID, not the name"
+        fix = f"this agent has the services {', '.join(ids)}; give the ID, not the name"
+        if not ids:
+            fix = "this agent shows no service: register it, or give a token that may see it"
     raise ConfigError((Problem("--sidecar-for", message, fix),))

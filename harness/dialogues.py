@@ -157,8 +157,6 @@ class _Straight(urllib.request.HTTPRedirectHandler):
 def _headers(manner: Manner, received: Any) -> dict[str, str]:
     found = {name: received[name] for name in manner.headers if received[name]}
     found |= {name: "there" for name in manner.present if received[name]}
-    if "Content-Type" in found:
-        found["Content-Type"] = found["Content-Type"].partition(";")[0]
     return found
 
 

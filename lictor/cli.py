@@ -31,7 +31,7 @@ from lictor.flags import (
     refuse_envoy_flags,
     word,
 )
-from policies.errors import ConfigError, MeshError, Problem
+from policies.errors import CatalogError, ConfigError, MeshError, Problem
 from policies.snapshot import Role
 from sidecar.logs import LEVELS, configure
 from sidecar.settings import DEFAULT_ADMIN, DRAIN_SECONDS, GATEWAYS, ProcessSettings, parse_address
@@ -123,7 +123,8 @@ def _failed(error: BaseException) -> int:
     if isinstance(error, ConfigError):
         _print_problems(error)
         return 2
-    log.error("cannot_go_on", error=str(error))
+    advice = error.advice if isinstance(error, CatalogError) else ""
+    log.error("cannot_go_on", error=str(error), **({"hint": advice} if advice else {}))
     return 1
 
 
@@ -252,7 +253,7 @@ def _gateway(
     arguments: argparse.Namespace, environment: Mapping[str, str], overrides: Mapping[str, str]
 ) -> ProcessSettings:
     if arguments.gateway is None:
-        raise ConfigError((Problem("--gateway", "is missing", "write --gateway ingress"),))
+        raise ConfigError((Problem("--gateway", "is missing", f"write --gateway {', '.join(GATEWAYS)}"),))
     return ProcessSettings(
         role=GATEWAYS[arguments.gateway],
         consul=consul_settings(environment, overrides),

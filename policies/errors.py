@@ -95,10 +95,21 @@ class ChainError(EntryError):
     """A discovery chain that cannot be compiled or read."""
 
 
+_TOKENS = "--token-file, CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_TOKEN, or `consul: {token_file: ...}` of a file"
+
+
 class CatalogError(MeshError):
-    """Consul did not give what was asked. `where` is the method and path, never a token; `status` 0 is no answer."""
+    """Consul did not give what was asked. `where` is the method and path, never a token; `status` 0 is no answer.
+
+    `advice` says where to look, "" where nobody knows.
+    """
 
     status: int = 0
+
+    @property
+    def advice(self) -> str:
+        """Return what to do about it."""
+        return ""
 
     def __init__(self, where: str, detail: str) -> None:
         super().__init__(f"{where}: {detail}")
@@ -108,6 +119,11 @@ class CatalogError(MeshError):
 
 class CatalogUnreachable(CatalogError):
     """No connection to the agent, or it broke before the answer was whole."""
+
+    @property
+    def advice(self) -> str:
+        """Return where the address comes from."""
+        return "start it, or say where it is: --http-addr, CONSUL_HTTP_ADDR, or `consul: {address: ...}` of a file"
 
 
 class CatalogTimedOut(CatalogError):
@@ -130,6 +146,15 @@ class CatalogForbidden(CatalogError):
     """403: the token is missing, unknown or lacks a permission."""
 
     terminal = True
+
+    @property
+    def advice(self) -> str:
+        """Return what to do about the token."""
+        if "ACL not found" in self.detail:
+            return f"this Consul does not know the token: check {_TOKENS}"
+        if "anonymous token" in self.detail:
+            return f"no token was given: name one by {_TOKENS}"
+        return "the token's policy lacks this permission"
 
 
 class CatalogNotFound(CatalogError):

@@ -44,7 +44,8 @@ def _tell_once() -> Callable[[RetryCallState], None]:
         if not told:
             told = True
             error = state.outcome.exception() if state.outcome is not None else None
-            log.warning("consul_not_answering", error=str(error))
+            hint = {"hint": error.advice} if isinstance(error, CatalogError) and error.advice else {}
+            log.warning("consul_not_answering", error=str(error), **hint)
 
     return tell
 

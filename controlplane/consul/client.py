@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -142,11 +142,21 @@ class PooledHttp(base.HTTPClient):  # type: ignore[misc]
         except TimeoutError as error:
             raise CatalogTimedOut(where, f"no answer within {seconds:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise CatalogUnreachable(where, _said(error)) from error
+            raise CatalogUnreachable(where, self._why(error)) from error
         large = is_large(content) and status == 200  # noqa: PLR2004 - nobody reads it as text
         text = "" if large else b"".join(content).decode("utf-8", "replace")
         _check(where, status, text, received.get("X-Consul-Index", ""))
         return Response(status, received, text, content)
+
+    def _why(self, error: Exception) -> str:
+        """Return why there is no answer: what the system says, without what aiohttp makes of it."""
+        reason = getattr(error, "os_error", None)
+        if reason is None or isinstance(error, aiohttp.ClientSSLError):
+            return _said(error)
+        known = isinstance(reason.errno, int) and reason.errno > 0
+        said = os.strerror(reason.errno) if known else reason.strerror or str(reason)
+        place = self._settings.socket_path or urlsplit(self._settings.base_url).netloc.rpartition("@")[2]
+        return f"no agent answers at {place}: {said}"
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -8,11 +8,13 @@ Source: https://developer.hashicorp.com/vault/api-docs/secret/pki#sign-certifica
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import hvac
 import hvac.exceptions
@@ -129,7 +131,9 @@ class VaultSession:
             message = f"Vault refuses the request: {_said(error)}"
             raise IssuerRefused(message) from error
         except (hvac.exceptions.VaultError, requests.RequestException, OSError) as error:
-            message = f"Vault cannot be asked: {_said(error)}"
+            reason = _of_the_system(error)
+            where = urlsplit(self.settings.address).netloc.rpartition("@")[2]
+            message = f"no Vault answers at {where}: {reason}" if reason else f"Vault cannot be asked: {_said(error)}"
             raise IssuerUnreachable(message) from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             message = f"Vault's answer is not what its API promises: {error!r}"
@@ -154,6 +158,14 @@ def _refuse_redirect(response: requests.Response, *_: Any, **__: Any) -> None:
     if response.is_redirect or 300 <= response.status_code < 400:  # noqa: PLR2004
         message = f"status {response.status_code}: a standby that points elsewhere? Use the active node's address"
         raise IssuerUnreachable(message)
+
+
+def _of_the_system(error: BaseException) -> str:
+    """Return why there was no connection, "" if that is not what is wrong."""
+    found: BaseException | None = error if isinstance(error, requests.ConnectionError) else None
+    while found is not None and not isinstance(found, ConnectionRefusedError | socket.gaierror):
+        found = found.__cause__ or found.__context__
+    return (found.strerror or "") if isinstance(found, OSError) else ""
 
 
 def _said(error: Exception) -> str:

@@ -42,8 +42,9 @@ class Asked:
 
 
 def told(error: CatalogError) -> str:
-    """Return an error as the stock command line tells it."""
-    return f"Unexpected response code: {error.status} ({error.detail})" if error.status else str(error)
+    """Return an error as the stock command line tells it, and what to do about it."""
+    text = f"Unexpected response code: {error.status} ({error.detail})" if error.status else str(error)
+    return f"{text}\n{error.advice}" if error.advice else text
 
 
 def say(text: str) -> None:

@@ -405,8 +405,15 @@ async def test_an_agent_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
 async def test_nobody_there_is_unreachable() -> None:
     (port,) = free_ports(1)
-    async with Catalog(ConsulSettings(f"127.0.0.1:{port}")) as agent:
-        with pytest.raises(CatalogUnreachable):
+    async with Catalog(ConsulSettings(f"http://user:secret@127.0.0.1:{port}")) as agent:
+        with pytest.raises(CatalogUnreachable) as caught:
+            await agent.roots()
+    assert caught.value.detail == f"no agent answers at 127.0.0.1:{port}: Connection refused"
+    async with Catalog(ConsulSettings("unix:///nowhere/agent.sock")) as agent:
+        with pytest.raises(CatalogUnreachable, match=r"no agent answers at /nowhere/agent\.sock: No such file"):
+            await agent.roots()
+    async with Catalog(ConsulSettings("nobody.invalid:8500")) as agent:
+        with pytest.raises(CatalogUnreachable, match=r"no agent answers at nobody\.invalid:8500: \w+"):
             await agent.roots()
 
 

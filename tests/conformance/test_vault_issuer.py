@@ -30,6 +30,7 @@ from controlplane.issuer.vault import VaultIssuer
 from harness.certificates import Authority, Mistakes, spiffe
 from harness.servers import VaultServer, eventually, http_json, vault_server
 from harness.world import run_script
+from lictor.up.ports import free_ports
 from policies.identity import Leaf, SpiffeId
 
 TRUST_DOMAIN = spiffe("web").trust_domain
@@ -342,6 +343,15 @@ async def test_a_client_certificate_will_do(tmp_path: Path, authority: Authority
             with pytest.raises(TimeoutError):
                 await first(issuer, seconds=1.5)
             assert "Vault cannot be asked" in issuer.status.error, "its CA is not trusted"
+
+
+async def test_a_vault_that_is_not_there_is_told_in_a_word() -> None:
+    (port,) = free_ports(1)
+    login = LoginSettings("token", token="t")
+    said = await refusal(VaultSettings(f"http://127.0.0.1:{port}", login=login))
+    assert said == f"no Vault answers at 127.0.0.1:{port}: Connection refused"
+    said = await refusal(VaultSettings("http://nobody.invalid:8200", login=login))
+    assert said.startswith("no Vault answers at nobody.invalid:8200: ")
 
 
 async def refusal(settings: VaultSettings, spiffe_id: SpiffeId | None = None) -> str:

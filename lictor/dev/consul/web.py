@@ -64,7 +64,7 @@ def answer(data: Any, request: web.Request | None = None, status: int = 200) -> 
     """Return data as JSON; None is an answer without a body."""
     pretty = request is not None and "pretty" in request.query
     body = "" if data is None else go_json(data, pretty=pretty)
-    return web.Response(text=body, content_type="application/json", status=status)
+    return web.Response(body=body.encode(), content_type="application/json", status=status)
 
 
 def refusal(error: Refused) -> web.Response:
@@ -116,7 +116,7 @@ def _response(request: web.Request, state: State, found: Read) -> web.Response:
             del response.headers["Content-Type"]
     else:
         text = go_json(found.data, pretty="pretty" in request.query)
-        response = web.Response(text=text, content_type="application/json")
+        response = web.Response(body=text.encode(), content_type="application/json")
     headers = response.headers
     if found.blocks:
         headers["X-Consul-Index"] = str(max(1, found.index - state.shift))

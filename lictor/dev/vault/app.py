@@ -134,5 +134,5 @@ def _envelope(reply: Reply) -> Json:
 
 
 def _json(page: Json, status: int) -> web.Response:
-    text = json.dumps(page, separators=(",", ":"), ensure_ascii=False)
-    return web.Response(text=text + "\n", status=status, content_type="application/json", headers=_JSON_HEADERS)
+    text = json.dumps(page, separators=(",", ":"), ensure_ascii=False) + "\n"
+    return web.Response(body=text.encode(), status=status, content_type="application/json", headers=_JSON_HEADERS)

@@ -97,7 +97,7 @@ async def test_the_one_sidecar_of_an_instance_is_found() -> None:
         ({"p": proxy("web-1"), "q": proxy("web-1")}, "More than one sidecar proxy registered for web-1; choose one"),
         ({"web-1": {}}, "No sidecar proxy registered for web-1; register it with"),
         ({"api-1": {}, "db-1": {}}, "this agent has the services api-1, db-1; give the ID, not the name"),
-        ({}, r"\(none\)"),
+        ({}, "this agent shows no service: register it, or give a token"),
     ],
 )
 async def test_none_or_several_is_an_error_in_consuls_words(services: dict[str, Any], message: str) -> None:

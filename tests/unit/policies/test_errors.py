@@ -5,6 +5,7 @@ import pytest
 from policies import errors
 from policies.errors import (
     CatalogBadAnswer,
+    CatalogError,
     CatalogFault,
     CatalogForbidden,
     CatalogNotFound,
@@ -56,6 +57,19 @@ def test_asking_again_does_not_help_with_terminal_errors(kind: type[MeshError]) 
 )
 def test_what_may_pass_is_asked_again(kind: type[MeshError]) -> None:
     assert not kind.terminal
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (CatalogForbidden("GET /x", "ACL not found"), "this Consul does not know the token"),
+        (CatalogForbidden("GET /x", "Permission denied: anonymous token lacks permission 'a:b'"), "no token was given"),
+        (CatalogForbidden("GET /x", "Permission denied: token with AccessorID '1' lacks"), "the token's policy lacks"),
+        (CatalogUnreachable("GET /x", "no agent answers"), "start it, or say where it is"),
+    ],
+)
+def test_an_error_says_what_to_do_about_it(error: CatalogError, advice: str) -> None:
+    assert error.advice.startswith(advice)
 
 
 def test_every_error_is_in_the_drawn_tree() -> None:
