@@ -172,6 +172,11 @@ class Dataplane:
         self._speaks = speaks
 
     @property
+    def serves_outside(self) -> bool:
+        """Return whether a port for callers from outside is open."""
+        return any(key.purpose in {"ingress", "passthrough"} for key in self.listeners)
+
+    @property
     def settled(self) -> bool:
         """Return whether what is outside has been looked up once."""
         return self.pools.settled

@@ -75,8 +75,6 @@ class Generations:
         failures = await on(front, self._install(generation)) if generation is not None else ()
         registration = snapshot.registration
         self._sources.follow_listeners(table, registration.datacenter if registration is not None else "")
-        if failures and self._followed is None:
-            raise ConfigError(failures)
         in_force = self._live.current
         self._tell((*problems, *failures, *(in_force.problems if in_force is not None else ())))
         self._followed = snapshot
@@ -103,6 +101,8 @@ class Generations:
         for failed in self._dataplane.steps(generation, self._drain_seconds):
             failures += (problem for failure in failed for problem in failure.problems)
             await asyncio.sleep(0)
+        if failures and self._followed is None and not self._dataplane.serves_outside:
+            raise ConfigError(tuple(failures))  # the ports are our own; those of a gateway's entry cost only themselves
         return tuple(failures)
 
     def _tell(self, problems: tuple[Problem, ...]) -> None:

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import ssl
 import time
 import urllib.error
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -193,13 +195,17 @@ Name = "edge"
 Listeners = [
   {{ Name = "http", Port = {http}, Protocol = "http", Hostname = "*.example.com" }},
   {{ Name = "tcp", Port = {tcp}, Protocol = "tcp" }},
+  {{ Name = "taken", Port = {taken}, Protocol = "http" }},
 ]
 """
 HTTP_ROUTE = """
 Kind = "http-route"
 Name = "shop"
 Hostnames = ["web.example.com"]
-Parents = [{{ Kind = "api-gateway", Name = "edge", SectionName = "http" }}]
+Parents = [
+  {{ Kind = "api-gateway", Name = "edge", SectionName = "http" }},
+  {{ Kind = "api-gateway", Name = "edge", SectionName = "taken" }},
+]
 Rules = [
   {{
     Matches = [{{ Path = {{ Match = "prefix", Value = "/only" }} }}]
@@ -236,7 +242,9 @@ async def test_an_api_gateway_follows_its_routes_with_a_token_of_its_own(mesh: W
         answer = await wire.ask(ask)
         return (answer.status, answer.get("x-route")) == (200, told)
 
-    await write(API_GATEWAY.format(http=http, tcp=tcp))
+    others = socket.create_server(("127.0.0.1", 0))
+    taken = others.getsockname()[1]
+    await write(API_GATEWAY.format(http=http, tcp=tcp, taken=taken))
     await write(HTTP_ROUTE.format(told="one", service="web"))
     settings = {"kind": "api", "service": "edge", "id": "edge-api", "address": f"127.0.0.1:{registered}"}
     gateway = await asyncio.to_thread(mesh.start_proxy, "edge-api", "gateway", {"gateway": settings}, "edge")
@@ -244,6 +252,9 @@ async def test_an_api_gateway_follows_its_routes_with_a_token_of_its_own(mesh: W
     found = await asyncio.to_thread(mesh.consul.api, "agent/service/edge-api")
     assert (found["Kind"], found["Service"], found["Port"]) == ("api-gateway", "edge", registered)
     assert [one for one in await asyncio.to_thread(mesh.consul.api, "agent/checks") if "edge-api" in one] == []
+    told: Any = await asyncio.to_thread(gateway.admin, "ready")
+    assert [text for text in told["problems"] if f":{taken}: Address already in use" in text]
+    others.close()
     async with await Wire.open(http) as kept:
         assert await follows(kept, "one")
         assert not await is_open(tcp)  # no route is bound to it
