@@ -88,7 +88,8 @@ def _strangers(port: BoundPort, services: Mapping[str, Outbound]) -> Iterable[Pr
     for name in sorted(port.services() & services.keys()):
         if services[name].protocol != _HTTP:
             message = f"{name} speaks {services[name].protocol}, its http-route http"
-            yield Problem(f"api-gateway port {port.port}", message, "its share is answered 503")
+            effect = f"its share is answered 503; Protocol of service-defaults {name} says what it speaks"
+            yield Problem(f"api-gateway port {port.port}", message, effect)
 
 
 def _tls(port: BoundPort, edge: EdgeTls) -> tuple[ListenerTls | None, list[Problem]]:
