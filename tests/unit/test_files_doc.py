@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from gateway.config import read_gateway
+from sidecar.config import read_sidecar
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ASKED = re.compile(r"\w\.(?:text|texts|port|number|flag|duration|pairs|section|sections|plain)\(\"(\w+)\"")
@@ -43,3 +50,29 @@ def test_every_counter_and_every_reason_is_told() -> None:
     of_dialling = {"wrong_service", "wrong_name"}  # of whom we call: no connection of a caller is refused by these
     assert (len(counters), len(answers), len(refused)) > (25, 10, 10)
     assert sorted((counters | answers | refused) - of_dialling - told) == []
+
+
+def examples(page: str) -> Iterator[str]:
+    """Yield the YAML of a page: fenced or indented, from a word of ours on."""
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    yield from re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    for block in re.findall(r"(?:(?<=\n\n)|^)(?:    .*\n)+", text):
+        if re.match(r"    (?:gateway|service|tls):", block):
+            yield textwrap.dedent(block)
+
+
+@pytest.mark.parametrize(("page", "count"), [("sidecar", 1), ("gateways", 9)])
+def test_every_example_is_read_without_a_mistake(page: str, count: int, tmp_path: Path) -> None:
+    found = list(examples(page))
+    assert len(found) == count
+    for text in found:
+        words = yaml.safe_load(text)
+        whole: dict[str, Any] = (
+            {"gateway": {"service": "edge", "address": "192.0.2.1:8443"}} if "service" not in words else {}
+        )
+        login = {"method": "token", "token_file": "t"}
+        whole |= {"vault": {"address": "https://vault:8200", "auth": login}, **words}
+        whole["consul"] = {"address": "127.0.0.1:8500"}  # a token's file has to be there
+        file = tmp_path / "x.yaml"
+        file.write_text(yaml.safe_dump(whole))
+        (read_sidecar if "service" in words else read_gateway)(file, {})
