@@ -341,8 +341,7 @@ _CODES = {"passing": 200, "warning": 429, "critical": 503, "maintenance": 503}
 
 def _health_answer(request: web.Request, reason: str, page: Any, status: int) -> web.Response:
     if request.query.get("format") == "text" or "text/plain" in request.headers.get("Accept", ""):
-        text = reason
-        response = web.Response(text=text, status=status)
+        response = web.Response(body=reason.encode(), status=status, content_type="text/plain")
     else:
         response = answer(page, request, status)
     response.headers["X-Consul-Reason"] = reason

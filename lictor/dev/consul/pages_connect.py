@@ -58,7 +58,7 @@ class CaPages:
         if "pem" in request.query:
             rows = self._consul.connect.roots()["Roots"]
             text = "".join(row["RootCert"] for row in rows)
-            return web.Response(text=text, content_type="application/pem-certificate-chain")
+            return web.Response(body=text.encode(), content_type="application/pem-certificate-chain")
         return await read(request, self._consul.state, look)
 
     async def leaf(self, request: web.Request) -> web.StreamResponse:
