@@ -1,14 +1,13 @@
 """Opening the listeners of a proxy: which socket leads to which decision.
 
-`Dataplane` holds what all listeners share and opens and closes them by the table: `follow` is called after every swap.
+`Dataplane` holds what all listeners share and opens and closes them by the table; its `steps` follow every swap.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Container, Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,8 @@ from dataplane.pools import Pools
 from dataplane.revocation import Revocation
 from dataplane.tcp import Relay, dial_app, dial_upstream
 from policies.errors import ConfigError, IdentityError, Problem
-from policies.table import Cluster, Inbound, IngressListener, Table
+from policies.listeners import ListenerKey, Purpose, behind, changes, ingress_key
+from policies.table import Inbound, Table
 
 if TYPE_CHECKING:
     from dataplane.edge_listeners import EdgeListeners
@@ -38,56 +38,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_FROM_THE_MESH = frozenset({"inbound", "egress"})  # purposes
+_FROM_THE_MESH = frozenset({Purpose.INBOUND, Purpose.EGRESS})
 OPENED_AT_ONCE = 4  # listeners, until others have their turn
-
-
-@dataclass(frozen=True, slots=True)
-class ListenerKey:
-    """What makes a listener the same listener: its purpose and its address. `name` is the upstream's key."""
-
-    purpose: str  # inbound, egress, upstream, proxy, ingress, passthrough
-    name: str
-    address: str
-    port: int
-
-    def __str__(self) -> str:
-        """Return the name used in metrics and logs."""
-        return f"{self.purpose}:{self.name}" if self.name else self.purpose
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a new table changes about the listeners."""
-
-    open: tuple[ListenerKey, ...]
-    close: tuple[ListenerKey, ...]
-
-
-def wanted_listeners(table: Table, with_tls: Container[int] = ()) -> tuple[ListenerKey, ...]:
-    """Return the listeners that a table calls for. `with_tls` are the ports whose certificates are there."""
-    keys = []
-    if table.inbound is not None:
-        keys.append(ListenerKey("inbound", "", table.inbound.bind_address, table.inbound.bind_port))
-    if table.egress is not None:
-        keys.append(ListenerKey("egress", "", table.egress.bind_address, table.egress.bind_port))
-    keys += [
-        ListenerKey("proxy" if item.forward_proxy else "upstream", item.upstream, item.address, item.port)
-        for item in table.listeners
-    ]
-    keys += [_ingress_key(item) for item in table.ingress if item.tls is None or item.port in with_tls]
-    keys += [ListenerKey("passthrough", str(item.port), item.address, item.port) for item in table.passthrough]
-    return tuple(keys)
-
-
-def _ingress_key(listener: IngressListener) -> ListenerKey:
-    return ListenerKey("ingress", str(listener.port), listener.address, listener.port)
-
-
-def plan(have: frozenset[ListenerKey], table: Table, with_tls: Container[int] = ()) -> Plan:
-    """Return what to open and what to close so that exactly the table's listeners are there."""
-    want = wanted_listeners(table, with_tls)
-    return Plan(tuple(key for key in want if key not in have), tuple(sorted(have - set(want), key=str)))
 
 
 class Dataplane:
@@ -114,7 +66,7 @@ class Dataplane:
         The steps are short, so that others have their turn in between.
         """
         self._revoke(generation.table)
-        for _ in self.pools.steps(_clusters(generation.table)):
+        for _ in self.pools.steps(generation.table.clusters()):
             yield []
         yield []
         yield from self._listen(generation, drain_seconds)
@@ -142,13 +94,13 @@ class Dataplane:
         self._planned = None
         failures: list[ConfigError] = []
         self._finish_as_they_began(table)
-        changes = plan(frozenset(self.listeners), table, with_tls)
-        for key in changes.close:
+        change = changes(frozenset(self.listeners), table, with_tls)
+        for key in change.close:
             log.info("listener_closed", listener=str(key), port=key.port)
             closing = self._loop.create_task(self._drained(self.listeners.pop(key), drain_seconds))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-        for number, key in enumerate(changes.open, 1):
+        for number, key in enumerate(change.open, 1):
             if self.draining:
                 return
             try:
@@ -164,7 +116,7 @@ class Dataplane:
 
     def _finish_as_they_began(self, table: Table) -> None:
         """Where a listener begins or ends to speak TLS, let what it has open be the last of its kind."""
-        speaks = {_ingress_key(listener): listener.tls is not None for listener in table.ingress}
+        speaks = {ingress_key(listener): listener.tls is not None for listener in table.ingress}
         for key in speaks.keys() & self._speaks.keys() & self.listeners.keys():
             if speaks[key] != self._speaks[key]:
                 for connection in tuple(self.listeners[key].connections):
@@ -238,16 +190,16 @@ class Dataplane:
         doors: Doors | None = None
         introductions = HANDSHAKES_AT_ONCE
         match key.purpose:
-            case "inbound":
+            case Purpose.INBOUND:
                 welcome = self._inbound(key)
-            case "ingress" | "passthrough":
+            case Purpose.INGRESS | Purpose.PASSTHROUGH:
                 return self._open_edge(key)
-            case "egress":
+            case Purpose.EGRESS:
                 from dataplane.egress import Doors  # noqa: PLC0415 - of no use to a sidecar
 
                 doors = Doors(self._live, self.pools, self.clock, self._metrics)
                 welcome, introductions = doors.welcome, doors.introductions
-            case "proxy":
+            case Purpose.PROXY:
                 from dataplane.forward_proxy import passing_on  # noqa: PLC0415 - of use to few sidecars
                 from dataplane.proxied_heads import parse_proxied  # noqa: PLC0415 - likewise
 
@@ -262,7 +214,7 @@ class Dataplane:
             introductions=introductions,
             refused=lambda reason: counts.refused.update((reason,)),
         )
-        if key.purpose == "inbound":
+        if key.purpose == Purpose.INBOUND:
             self._revocations[listener] = Revocation(listener, counts, self.clock)
         if doors is not None:
             self._doors[listener] = doors
@@ -277,7 +229,7 @@ class Dataplane:
 
     def _open_edge(self, key: ListenerKey) -> Listener:
         counts = self._metrics.for_listener(str(key))
-        if key.purpose == "passthrough":
+        if key.purpose == Purpose.PASSTHROUGH:
             welcome = self.edge.passthrough(key.port, counts)
         else:
             welcome = self._plain(key, self.edge.decider(key.port), edge=self.edge)
@@ -286,9 +238,9 @@ class Dataplane:
     def _speaks_first(self, key: ListenerKey) -> bool:
         """Return whether callers speak before they hear anything."""
         generation = self._live.current
-        if key.purpose == "passthrough" or self._speaks.get(key) or generation is None:
+        if key.purpose == Purpose.PASSTHROUGH or self._speaks.get(key) or generation is None:
             return True
-        return _behind(generation.table, key)[1] == HTTP
+        return behind(generation.table, key)[1] == HTTP
 
     def _inbound(self, key: ListenerKey) -> Welcome:
         decide = inbound_decider(self._live, to_app(self.pools))
@@ -324,7 +276,7 @@ class Dataplane:
 
             def protocol(transport: TlsTransport | None = None) -> asyncio.Protocol:
                 generation = self._live.current
-                upstream, spoken = _behind(generation.table, key) if generation is not None else ("", "")
+                upstream, spoken = behind(generation.table, key) if generation is not None else ("", "")
                 expires = edge.expires(transport) if edge is not None and transport is not None else NEVER
                 if spoken == HTTP:
                     counts = (http, connections)
@@ -348,24 +300,3 @@ class Dataplane:
                 relay.dial(dial_upstream(relay, self._live, self.pools, upstream))
 
         return welcome
-
-
-def _clusters(table: Table) -> Iterator[Cluster]:
-    for outbound in table.outbounds.values():
-        yield from outbound.clusters
-    for chain in table.egress.chains.values() if table.egress is not None else ():
-        yield chain.cluster
-        for host in chain.hosts:
-            yield from (host.clear, host.raw)
-
-
-def _behind(table: Table, key: ListenerKey) -> tuple[str, str]:
-    """Return (upstream, protocol) of what stands behind a listener for callers without an identity."""
-    if key.purpose in {"upstream", "proxy"}:
-        outbound = table.outbounds.get(key.name)
-        return key.name, outbound.protocol if outbound is not None else ""
-    for listener in table.ingress:
-        if listener.port == key.port:
-            first = listener.virtual_hosts[0].outbound if listener.virtual_hosts else ""
-            return first, listener.protocol
-    return "", ""

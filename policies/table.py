@@ -266,3 +266,12 @@ class Table:
     egress: Egress | None = None
     edge: EdgeSettings | None = None
     passthrough: tuple[PassthroughListener, ...] = ()
+
+    def clusters(self) -> Iterator[Cluster]:
+        """Yield every cluster that anything may be sent to."""
+        for outbound in self.outbounds.values():
+            yield from outbound.clusters
+        for chain in self.egress.chains.values() if self.egress is not None else ():
+            yield chain.cluster
+            for host in chain.hosts:
+                yield from (host.clear, host.raw)

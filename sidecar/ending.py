@@ -15,6 +15,7 @@ import structlog
 
 from controlplane.control_loop import ControlLoop
 from dataplane.serve import Dataplane
+from policies.listeners import Purpose
 from sidecar import takeover
 from sidecar.membership import Membership
 from sidecar.patience import quietly
@@ -49,7 +50,7 @@ class Ending:
 
     async def drain(self, control: ControlLoop, membership: Membership, dataplane: Dataplane, seconds: float) -> None:
         """Finish within so many seconds, of what comes in and of what the app calls each."""
-        places = takeover.places(key.port for key in dataplane.listeners if key.purpose != "upstream")
+        places = takeover.places(key.port for key in dataplane.listeners if key.purpose != Purpose.UPSTREAM)
         relieved = takeover.taken_over(places)
         log.info("draining", seconds=seconds, relieved=relieved)
         dataplane.retire(inbound_only=self._holds)

@@ -20,6 +20,7 @@ ELSEWHERE = {
     "policies/reducer.py": "policies/test_snapshot.py",
     "dataplane/downstream.py": "shell/test_http.py",
     "dataplane/states.py": "shell/test_http.py",
+    "dataplane/serve.py": "shell/test_live.py",
     "dataplane/upstream.py": "shell/test_http.py",
     "dataplane/pool.py": "shell/test_circuit.py",
     "dataplane/pools.py": "shell/test_balancing.py",
