@@ -6,7 +6,7 @@ name. Source: `GET|POST /v1/discovery-chain/:service`. Durations come as Go stri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ HTTP_PROTOCOLS = frozenset({"http", "http2", "grpc"})
 class Target:
     """A set of instances: a service, maybe a subset of it, in a datacenter. `filter` None takes all.
 
-    `through_gateway`: the entries want a mesh gateway on the way, which there is not.
+    `unmet`: what the entries want of it beyond that, which is not done.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Target:
     filter: Filter | None
     only_passing: bool
     connect_timeout: float
-    through_gateway: bool = False
+    unmet: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +112,15 @@ class Chain:
 
 def parse_chain(answer: Mapping[str, Any]) -> Chain:
     """Return the chain in the `Chain` object of Consul's answer. Raise ChainError when it cannot be followed."""
-    service = str(answer.get("ServiceName") or "")
+    service, here = str(answer.get("ServiceName") or ""), str(answer.get("Datacenter") or "")
     try:
         chain = Chain(
             service=service,
-            datacenter=str(answer.get("Datacenter") or ""),
+            datacenter=here,
             protocol=str(answer.get("Protocol") or "tcp").lower(),
             start=str(answer.get("StartNode") or ""),
             nodes={str(name): _node(str(name), mapping(node)) for name, node in mapping(answer.get("Nodes")).items()},
-            targets={str(name): _target(mapping(row)) for name, row in mapping(answer.get("Targets")).items()},
+            targets={str(name): _target(mapping(row), here) for name, row in mapping(answer.get("Targets")).items()},
         )
     except ChainError:
         raise
@@ -169,12 +169,12 @@ def not_understood(chain: Chain) -> tuple[Problem, ...]:
     )
 
 
-def past_gateways(chain: Chain) -> tuple[Problem, ...]:
-    """Return a problem for each target of another datacenter that the entries want to be called by a mesh gateway."""
+def passed_over(chain: Chain) -> tuple[Problem, ...]:
+    """Return a problem for each wish about a target that is not met."""
     return tuple(
-        Problem(f"target {target.id}", "mesh gateways are not supported", "its instances are dialled directly")
+        Problem(f"target {target.id}", message, "its instances are those of the service's name, dialled directly")
         for target in chain.targets.values()
-        if target.through_gateway and target.datacenter != chain.datacenter
+        for message in target.unmet
     )
 
 
@@ -238,7 +238,7 @@ def _resolver(name: str, row: Mapping[str, Any]) -> Resolver:
     )
 
 
-def _target(row: Mapping[str, Any]) -> Target:
+def _target(row: Mapping[str, Any], here: str) -> Target:
     subset = mapping(row.get("Subset"))
     if row.get("Peer"):
         message = f"target {row.get('ID')} is in peer {row.get('Peer')}: cluster peering is not supported"
@@ -253,8 +253,16 @@ def _target(row: Mapping[str, Any]) -> Target:
         filter=parse_filter(expression) if expression else None,
         only_passing=bool(subset.get("OnlyPassing")),
         connect_timeout=parse_duration(row.get("ConnectTimeout"), f"target {row.get('ID')} ConnectTimeout"),
-        through_gateway=mapping(row.get("MeshGateway")).get("Mode") in {"local", "remote"},
+        unmet=tuple(_unmet(row, here)),
     )
+
+
+def _unmet(row: Mapping[str, Any], here: str) -> Iterator[str]:
+    if mapping(row.get("MeshGateway")).get("Mode") in {"local", "remote"} and row.get("Datacenter") != here:
+        yield "mesh gateways are not supported"
+    for name in ("Namespace", "Partition"):
+        if row.get(name) not in {None, "", "default"}:  # CE stores what a router or a splitter says of them
+            yield f"its {name} {row[name]} is of Consul Enterprise"
 
 
 def parse_load_balancer(row: Mapping[str, Any]) -> LoadBalancer:

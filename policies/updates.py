@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from policies.chain import Chain, not_understood, parse_chain, past_gateways
+from policies.chain import Chain, not_understood, parse_chain, passed_over
 from policies.errors import CatalogError, EntryError, MeshError, Problem
 from policies.identity import Leaf, Roots
 from policies.instances import Instance, parse_instances, steadied
@@ -144,7 +144,7 @@ def _parse(watch: _ParsedWatch, raw: Any, before: Answer | None) -> tuple[Answer
             return _parse_default(watch, raw)
         case ChainWatch():
             chain = parse_chain(mapping(raw))
-            return chain, (*not_understood(chain), *past_gateways(chain))
+            return chain, (*not_understood(chain), *passed_over(chain))
         case GatewayServicesWatch():
             from policies.ingress import parse_gateway_services  # noqa: PLC0415 - only gateways ask
 

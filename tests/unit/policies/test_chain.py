@@ -6,7 +6,7 @@ import pytest
 
 from harness.meshes import chain, split_chain, target_row
 from policies.balance import HashPolicy
-from policies.chain import Resolver, Router, Splitter, next_nodes, parse_chain, parse_load_balancer, past_gateways
+from policies.chain import Resolver, Router, Splitter, next_nodes, parse_chain, parse_load_balancer, passed_over
 from policies.errors import ChainError
 
 TARGET = "api.default.default.dc1"
@@ -43,8 +43,14 @@ def test_a_target_that_wants_a_mesh_gateway_is_told_where_there_would_be_one(
     told: bool,  # noqa: FBT001
 ) -> None:
     row = target_row("api", Datacenter=datacenter, MeshGateway={"Mode": mode} if mode else {})
-    problems = past_gateways(parse_chain(chain("api", Targets={TARGET: row})))
+    problems = passed_over(parse_chain(chain("api", Targets={TARGET: row})))
     assert [problem.where for problem in problems] == ([f"target {TARGET}"] if told else [])
+
+
+def test_a_namespace_and_a_partition_are_told() -> None:
+    row = target_row("api", Namespace="team", Partition="default")
+    (problem,) = passed_over(parse_chain(chain("api", Targets={TARGET: row})))
+    assert problem.message == "its Namespace team is of Consul Enterprise"
 
 
 def test_a_splitter_names_its_arms_and_their_weights() -> None:
