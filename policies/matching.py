@@ -199,7 +199,9 @@ class RequestTest:
             return False
         if self._methods and method not in self._methods:
             return False
-        return all(_meets(match, test, headers.get_all(name)) for name, match, test in self._headers)
+        return not self._headers or all(
+            _meets(match, test, headers.get_all(name)) for name, match, test in self._headers
+        )
 
 
 def _meets(match: ValueMatch, test: Predicate, values: Sequence[str]) -> bool:
