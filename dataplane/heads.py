@@ -20,8 +20,8 @@ FORWARDED_PROTO = b"x-forwarded-proto: http\r\n"  # what the app spoke: told by 
 # The first letters alone come before, with and without capitals: most fields are none of these.
 _REQUEST_FIELDS = re.compile(
     rb"\r\n(?=[CEHKPTUXcehkptux])(?i:(host|connection|keep-alive|proxy-connection|transfer-encoding|content-length"
-    rb"|te|upgrade|expect|x[-_]forwarded[-_]client[-_]cert|client[-_]cert(?:[-_]chain)?"
-    rb"|x-forwarded-for|x-forwarded-proto|x-forwarded-host)):[ \t]*([^\r\n]*)"
+    rb"|te|upgrade|expect|x[-_]forwarded[-_]client[-_]cert|client[-_]cert(?:[-_]chain)?|x-forwarded-proto)"
+    rb"):[ \t]*([^\r\n]*)"
 )
 _RESPONSE_FIELDS = re.compile(
     rb"\r\n(?=[CKPTUckptu])(?i:(connection|keep-alive|proxy-connection|transfer-encoding|content-length|upgrade))"
@@ -42,8 +42,10 @@ _PROTECTED = frozenset(
     | {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-client-cert"}
 )
 _XFCC = b"x-forwarded-client-cert"
-_KNOWN_RESPONSES, _KNOWN_SIZE = 128, 1024  # heads that are remembered, and bytes of the longest
-_FEW = 6  # names that are worth a pattern of their own
+_KNOWN, _KNOWN_SIZE = 128, 1024  # heads of answers, and fields of requests, that are remembered; bytes of the longest
+_CONNECTION = frozenset({b"connection"})
+_FEW, _SHORT = 6, 256  # names that are worth a pattern of their own, and bytes of them
+_LONGEST_HOST = 255  # bytes of one that is remembered
 
 
 class BadHead(Exception):
@@ -62,31 +64,25 @@ class _Sink:
 _SINK = _Sink()
 
 
-class RequestHead:
-    """A request's head. `target` may be changed by a decision; `lines` are all field lines, each ending in CRLF."""
+class _Said:
+    """What the field lines of a request say to a proxy. `lines` are all of them, each ending in CRLF."""
 
     __slots__ = (
-        "_fields",
         "chunked",
         "client_cert",
         "close",
         "content_length",
         "expects",
-        "forwarded",
         "host",
         "lines",
-        "method",
         "names_upgrade",
         "proto",
         "strip",
-        "target",
         "upgrade",
         "xfcc",
     )
 
-    def __init__(self, method: str, target: bytes, lines: bytes) -> None:
-        self.method = method
-        self.target = target
+    def __init__(self, lines: bytes) -> None:
         self.lines = lines
         self.host = b""
         self.content_length = 0
@@ -95,11 +91,32 @@ class RequestHead:
         self.upgrade = False  # to a WebSocket
         self.names_upgrade = False  # in Connection
         self.expects = False
-        self.forwarded = False  # any X-Forwarded-For, -Proto, -Host
         self.proto = False  # X-Forwarded-Proto
         self.xfcc = False
         self.client_cert: frozenset[bytes] | None = None  # how Client-Cert and Client-Cert-Chain are spelt, if at all
         self.strip: frozenset[bytes] | None = None  # fields that must not be passed on
+
+
+class RequestHead(_Said):
+    """A request's head. A decision may change all of it but how its body is framed."""
+
+    __slots__ = ("_fields", "method", "target")
+
+    def __init__(self, method: str, target: bytes, said: _Said) -> None:
+        self.method = method
+        self.target = target
+        self.lines = said.lines
+        self.host = said.host
+        self.content_length = said.content_length
+        self.chunked = said.chunked
+        self.close = said.close
+        self.upgrade = said.upgrade
+        self.names_upgrade = said.names_upgrade
+        self.expects = said.expects
+        self.proto = said.proto
+        self.xfcc = said.xfcc
+        self.client_cert = said.client_cert
+        self.strip = said.strip
         self._fields: dict[str, list[str]] | None = None
 
     @property
@@ -134,7 +151,7 @@ class RequestHead:
 
     def render(self, extra: bytes = b"", drop: frozenset[bytes] = frozenset()) -> bytes:
         """Return the head as it goes on: without hop-by-hop fields and `drop`, with `extra` lines at the end."""
-        names = (self.strip or frozenset()) | drop
+        names = self.strip | drop if self.strip else drop
         lines = without(self.lines, names) if names else self.lines
         if self.upgrade:
             extra += b"connection: Upgrade\r\nupgrade: websocket\r\n"
@@ -150,14 +167,14 @@ def _fields_of(lines: bytes) -> dict[str, list[str]]:
 
 @functools.lru_cache(maxsize=256)
 def _lines_named(names: frozenset[bytes]) -> re.Pattern[bytes]:
-    return re.compile(rb"(?im)^(?:" + b"|".join(sorted(map(re.escape, names))) + rb"):[^\r\n]*\r\n")
+    return re.compile(rb"\n(?i:" + b"|".join(sorted(map(re.escape, names))) + rb"):[^\r\n]*\r(?=\n)")
 
 
 def without(lines: bytes, names: frozenset[bytes]) -> bytes:
     """Return the lines without every field of these (lower case) names."""
-    if len(names) <= _FEW:
-        return _lines_named(names).sub(b"", lines)
-    # A caller may name thousands in Connection: a pattern of them would take the loop's time to compile.
+    if len(names) <= _FEW and len(b"".join(names)) <= _SHORT:
+        return _lines_named(names).sub(b"", b"\n" + lines)[1:]  # what begins with one letter is found fastest
+    # A caller may name thousands in Connection, or one of 60 KB: such a pattern takes the loop's time to compile.
     kept = [line for line in lines.split(b"\r\n") if line.partition(b":")[0].lower() not in names]
     return b"\r\n".join(kept)
 
@@ -167,54 +184,72 @@ def looks_wrong(partial: bytes) -> bool:
     return partial.count(b"\n") != partial.count(b"\r\n")  # asked at every byte of a slow head: a pattern costs tenfold
 
 
-@functools.lru_cache(maxsize=1024)
 def names_a_host(value: bytes) -> bool:
     """Return whether a Host is a `host [":" port]` (RFC 9110 section 7.2), or empty."""
+    return _known_host(value) if len(value) <= _LONGEST_HOST else _HOST.fullmatch(value) is not None
+
+
+@functools.lru_cache(maxsize=1024)
+def _known_host(value: bytes) -> bool:
     return not value or _HOST.fullmatch(value) is not None
 
 
-def parse_request(head: bytes) -> RequestHead:  # noqa: C901, PLR0912 - one branch a field: a table
+def parse_request(head: bytes) -> RequestHead:
     """Return the head in `head`, which ends with the empty line. Raise BadHead for what is not passed on."""
     first, _, lines = head.partition(b"\r\n")
     words = first.split(b" ")
     if len(words) != 3:  # noqa: PLR2004 - method, target, version
         raise BadHead(426, "http_0.9") if _OLD_REQUEST_LINE.fullmatch(first) else BadHead(400, "bad_request_line")
     _check_with_llhttp(head, words)
-    request = RequestHead(words[0].decode(), words[1], lines[:-2])
+    lines = lines[:-2]
+    said = _known_fields(lines) if len(lines) <= _KNOWN_SIZE else _read_fields(lines)
+    request = RequestHead(words[0].decode(), words[1], said)
+    if request.upgrade and (request.method != "GET" or request.chunked or request.content_length):
+        raise BadHead(400, "upgrade_with_body")  # RFC 6455 section 4.1: nobody sends a body and a tunnel in one
+    if not request.target.startswith(b"/"):
+        _settle_target(request)
+    return request
+
+
+def _read_fields(lines: bytes) -> _Said:  # noqa: C901, PLR0912 - one branch a field: a table
+    """Return what they say, for every request that has them: callers send the same ones under another line."""
+    said = _Said(lines)
     hosts = framings = 0
-    for name, value in _REQUEST_FIELDS.findall(head):
+    for name, value in _REQUEST_FIELDS.findall(b"\r\n" + lines):
         match name.lower():
             case b"host":
                 hosts += 1
-                request.host = value.rstrip(b" \t")
+                said.host = value.rstrip(b" \t")
+            case b"connection" if value.lower() == b"keep-alive":  # what most callers say, and no more
+                said.strip = said.strip | _CONNECTION if said.strip else _CONNECTION
             case b"content-length":
                 framings += 1
-                request.content_length = _length(value, 400)
+                said.content_length = _length(value, 400)
             case b"transfer-encoding":
                 framings += 1
                 if value.strip(b" \t").lower() != b"chunked":
                     raise BadHead(501, "transfer_encoding")
-                request.chunked = True
+                said.chunked = True
             case b"x-forwarded-client-cert":
-                request.xfcc = True
+                said.xfcc = True
             case b"x-forwarded-proto":
-                request.forwarded = request.proto = True
-            case b"x-forwarded-for" | b"x-forwarded-host":
-                request.forwarded = True
+                said.proto = True
             case lowered if lowered.startswith(b"client"):
-                request.client_cert = (request.client_cert or frozenset()) | {lowered}
+                said.client_cert = (said.client_cert or frozenset()) | {lowered}
             case lowered:
-                _hop_by_hop(request, lowered, value)
+                _hop_by_hop(said, lowered, value)
     if hosts != 1:
         raise BadHead(400, "no_host" if hosts == 0 else "two_hosts")
     if framings > 1:
         raise BadHead(400, "two_framings")
-    if request.upgrade:
-        _settle_upgrade(request)
-    _settle_target(request)
-    if not names_a_host(request.host):
+    if not names_a_host(said.host):
         raise BadHead(400, "bad_host")
-    return request
+    if not said.names_upgrade:
+        said.upgrade = False  # RFC 9110 section 7.8: the field came by mistake
+    return said
+
+
+_known_fields = functools.lru_cache(maxsize=_KNOWN)(_read_fields)
 
 
 def _length(value: bytes, status: int) -> int:
@@ -226,13 +261,11 @@ def _length(value: bytes, status: int) -> int:
 def _check_with_llhttp(head: bytes, words: list[bytes]) -> None:
     if words[2] != b"HTTP/1.1":
         raise BadHead(426 if words[2] in {b"HTTP/1.0", b"HTTP/0.9"} else 400, "http_version")
-    if (
-        head[0] < _FIRST_LETTER
-    ):  # llhttp reads over line ends before a method, which would then be one that no rule knows
+    if head[0] < _FIRST_LETTER:  # llhttp reads over line ends before a method, which then is one that no rule knows
         raise BadHead(400, "bad_request_line")
     if words[0] == b"CONNECT":
         raise BadHead(404, "connect")
-    if len(head) > MAX_HEAD or head.count(b"\r\n") > MAX_FIELDS + 2:
+    if len(head) > MAX_HEAD or head.count(b"\n") > MAX_FIELDS + 2:
         raise BadHead(431, "head_too_large")
     try:
         httptools.HttpRequestParser(_SINK).feed_data(head)
@@ -246,50 +279,42 @@ def _check_with_llhttp(head: bytes, words: list[bytes]) -> None:
         raise BadHead(400, "malformed") from error
 
 
-def _hop_by_hop(request: RequestHead, name: bytes, value: bytes) -> None:
+def _hop_by_hop(said: _Said, name: bytes, value: bytes) -> None:
     """Act on a field that concerns this hop alone, and keep it from the next."""
     strip = {name}
     tokens = {token.strip().lower() for token in value.split(b",")}
     match name:
         case b"connection":
-            request.close = request.close or b"close" in tokens
+            said.close = said.close or b"close" in tokens
             if tokens & _PROTECTED:
                 raise BadHead(400, "connection_names_protected_field")
-            request.names_upgrade = request.names_upgrade or b"upgrade" in tokens
+            said.names_upgrade = said.names_upgrade or b"upgrade" in tokens
             strip |= tokens - {b"", b"close", b"keep-alive"}
         case b"te":
             if tokens == {b"trailers"}:
                 return
         case b"upgrade":
             if tokens == {b"websocket"}:
-                request.upgrade = True
+                said.upgrade = True
             elif tokens != {b"h2c"}:  # an offer of h2c is simply not taken up
                 raise BadHead(403, "upgrade")
         case b"expect":
             if tokens != {b"100-continue"}:
                 raise BadHead(417, "expect")
-            request.expects = True
-    request.strip = (request.strip or frozenset()) | strip
-
-
-def _settle_upgrade(request: RequestHead) -> None:
-    """Take up an upgrade only as RFC 6455 section 4.1 has it, so that nobody sends a body and a tunnel in one."""
-    if not request.names_upgrade:
-        request.upgrade = False  # RFC 9110 section 7.8: the field came by mistake
-    elif request.method != "GET" or request.chunked or request.content_length:
-        raise BadHead(400, "upgrade_with_body")
+            said.expects = True
+    said.strip = (said.strip or frozenset()) | strip
 
 
 def _settle_target(request: RequestHead) -> None:
     """Bring the target to origin form (RFC 9112 section 3.2)."""
     target = request.target
-    if target.startswith(b"/"):
-        return
     if target == b"*":
         raise BadHead(404, "asterisk_form")
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise BadHead(400, "bad_target")
+    if not names_a_host(absolute[1]):
+        raise BadHead(400, "bad_host")
     rest = absolute[2]  # with no user before the host, which nobody may send (RFC 9110 section 4.2.4), and no fragment
     request.target = rest if rest.startswith(b"/") else b"/" + rest
     request.host = absolute[1]
@@ -376,7 +401,7 @@ def _read_response(head: bytes) -> ResponseHead:
     return response
 
 
-_known_response = functools.lru_cache(maxsize=_KNOWN_RESPONSES)(_read_response)
+_known_response = functools.lru_cache(maxsize=_KNOWN)(_read_response)
 
 
 def _without_body(response: ResponseHead) -> None:

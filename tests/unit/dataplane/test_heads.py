@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from dataplane import heads
 from dataplane.heads import BadHead, looks_wrong, parse_request, parse_response, without
 
 
@@ -46,8 +47,8 @@ def test_framing_is_read() -> None:
 
 
 def test_fields_about_the_way_here_are_noticed() -> None:
-    head = parse_request(request("GET / HTTP/1.1\nHost: x\nX-Forwarded-For: a\nX-Forwarded-Client-Cert: b\n\n"))
-    assert (head.forwarded, head.xfcc) == (True, True)
+    head = parse_request(request("GET / HTTP/1.1\nHost: x\nX-Forwarded-Proto: a\nX-Forwarded-Client-Cert: b\n\n"))
+    assert (head.proto, head.xfcc) == (True, True)
 
 
 def test_a_removal_takes_every_line_of_that_name_only() -> None:
@@ -116,8 +117,12 @@ def test_a_host_is_taken(host: str) -> None:
     "host", ["a b", "u@a", "a,b", "a/b", "a?b", "a#b", "a\\b", "a:b", "a:1:2", "\xe9", "[::1", "a%", "<a>"]
 )
 def test_what_names_no_host_is_refused(host: str) -> None:
-    for text in (f"GET / HTTP/1.1\nHost: {host}\n\n", f"GET http://{host}/ HTTP/1.1\nHost: a\n\n"):
-        if "http://" in text and host in {"a/b", "a?b"}:
+    for text in (
+        f"GET / HTTP/1.1\nHost: {host}\n\n",
+        f"GET http://a/ HTTP/1.1\nHost: {host}\n\n",
+        f"GET http://{host}/ HTTP/1.1\nHost: a\n\n",
+    ):
+        if f"http://{host}" in text and host in {"a/b", "a?b"}:
             continue  # there it is a path
         with pytest.raises(BadHead) as caught:
             parse_request(request(text))
@@ -203,3 +208,50 @@ def test_a_method_is_never_read_with_what_stands_before_it(before: bytes) -> Non
     with pytest.raises(BadHead) as caught:
         parse_request(before + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert caught.value.status == 400
+
+
+def test_nothing_of_60_kb_is_kept_or_compiled() -> None:
+    """A pattern of such a name takes 46 ms to compile, and a caller sends another one with every request."""
+    memos = (heads._lines_named, heads._known_host, heads._known_fields)
+    before = [memo.cache_info().currsize for memo in memos]
+    name, host = "n" * 20000, "h" * 20000
+    head = parse_request(request(f"GET / HTTP/1.1\nHost: {host}\nConnection: {name}\n{name.upper()}: 1\nX-A: 1\n\n"))
+    assert head.render() == b"GET / HTTP/1.1\r\nHost: %b\r\nX-A: 1\r\n\r\n" % host.encode()
+    assert [memo.cache_info().currsize for memo in memos] == before
+
+
+FIELDS = "Host: x\nConnection: X-B\nX-B: 1\nX-C: 2\nX-Forwarded-Client-Cert: c\n"
+
+
+def test_the_same_fields_under_another_line_are_read_once() -> None:
+    first = parse_request(request(f"GET /a HTTP/1.1\n{FIELDS}\n"))
+    hits = heads._known_fields.cache_info().hits
+    second = parse_request(request(f"PUT /b HTTP/1.1\n{FIELDS}\n"))
+    assert heads._known_fields.cache_info().hits == hits + 1
+    assert (first.method, first.target, second.method, second.target) == ("GET", b"/a", "PUT", b"/b")
+    assert (second.host, second.strip, second.xfcc) == (first.host, first.strip, first.xfcc)
+
+
+def test_what_is_done_to_one_head_is_not_done_to_the_next_with_the_same_fields() -> None:
+    head = parse_request(request(f"GET /a HTTP/1.1\n{FIELDS}\n"))
+    before = (head.lines, head.strip, head.get_all("x-c"))
+    head.end_hop()
+    head.change(b"Host: y\r\nX-C: 3\r\n")
+    head.host, head.xfcc, head.proto, head.close = b"y", False, True, True
+    other = parse_request(request(f"GET /a HTTP/1.1\n{FIELDS}\n"))
+    assert (other.lines, other.strip, other.get_all("x-c")) == before
+    assert (other.host, other.xfcc, other.proto, other.close) == (b"x", True, False, False)
+
+
+def test_fields_that_are_known_are_refused_under_a_line_that_they_do_not_fit() -> None:
+    upgrade = "Host: x\nConnection: upgrade\nUpgrade: websocket\n"
+    assert parse_request(request(f"GET / HTTP/1.1\n{upgrade}\n")).upgrade
+    for text, reason in (
+        (f"POST / HTTP/1.1\n{upgrade}\n", "upgrade_with_body"),
+        (f"GET / HTTP/1.0\n{upgrade}\n", "http_version"),
+        (f"GETT / HTTP/1.1\n{upgrade}\n", "malformed"),
+        (f"GET http://a:b/ HTTP/1.1\n{upgrade}\n", "bad_host"),
+    ):
+        with pytest.raises(BadHead) as caught:
+            parse_request(request(text))
+        assert caught.value.reason == reason
