@@ -40,7 +40,7 @@ def edge_listeners(
     problems.extend(wrong)
     now = tuple(
         replace(listener, address=address)
-        for listener in listeners
+        for listener in (*listeners, *_registered(snapshot, registration))
         if _is_port(listener, problems)
         for address in registration.gateway_addresses
     )
@@ -48,6 +48,19 @@ def edge_listeners(
     known = {(listener.address, listener.port): listener for listener in before}
     kept = tuple(old if (old := known.get((one.address, one.port), one)) == one else one for one in now)
     return before if kept == before else kept
+
+
+def _registered(snapshot: Snapshot, registration: Registration) -> tuple[IngressListener, ...]:
+    """Return a listener without hosts at the port that an ingress gateway has registered, unless that port is named.
+
+    Consul's check connects there, as under `consul connect envoy`, whose Envoy answers at it too.
+    """
+    entry, port = snapshot.ingress, registration.port
+    if entry is None or not port:
+        return ()
+    rules = snapshot.edge.passthrough if snapshot.edge is not None else ()
+    named = {listener.port for listener in entry.listeners} | {rule.port for rule in rules}
+    return () if port in named else (IngressListener("", port, _HTTP, ()),)
 
 
 def _is_port(listener: IngressListener, problems: list[Problem]) -> bool:

@@ -64,6 +64,8 @@ async def test_a_registered_sidecar_and_a_gateway_that_registers_itself_serve(
             assert (await wire.ask(GET)).status == 200
         async with await Wire.open(upstream) as wire:
             assert (await wire.ask(GET)).status == 200
+        async with await Wire.open(registered) as wire:  # where Consul's check of the gateway connects
+            assert (await wire.ask(GET)).status == 404
     health = server.api("health/service/di-edge")
     assert [check["Status"] for row in health for check in row["Checks"] if check["ServiceID"]] == ["passing"]
 

@@ -9,6 +9,7 @@ from harness.meshes import Json, Member, api_gateway, chain, ingress, upstream
 from policies.compiler import compile_table
 from policies.edge import EdgeSettings
 from policies.edge_tls import EdgeTls, FileCertificate
+from policies.passthrough import PassthroughRule
 from policies.server_certificates import CertificateReference
 from policies.watches import RegistrationWatch
 
@@ -76,6 +77,28 @@ def test_listeners_are_opened_on_the_addresses_of_the_registration(
     }
     member = edge(authority, listener(1, "web")).hear(RegistrationWatch("edge"), registration)
     assert told(member) == ([(address, 1) for address in addresses], [])
+
+
+@pytest.mark.parametrize(
+    ("listeners", "rules", "open_ports"),
+    [
+        ([], (), [8443]),
+        ([listener(1, "web")], (), [1, 8443]),
+        ([listener(8443, "web")], (), [8443]),
+        ([listener(8443, "web") | {"TLS": {"Enabled": True}}], (), []),
+        ([], (PassthroughRule(8443, "*", "db"),), []),
+    ],
+)
+def test_an_ingress_gateway_answers_at_its_registered_port_where_nothing_else_has_it(
+    authority: Authority, listeners: list[Json], rules: tuple[PassthroughRule, ...], open_ports: list[int]
+) -> None:
+    member = ingress("edge", authority, listeners, edge=EdgeSettings(passthrough=rules))
+    upstream(member, "web", [1])
+    row = {"Kind": "ingress-gateway", "ID": "edge", "Service": "edge", "Datacenter": "dc1", "Port": 8443}
+    member.hear(RegistrationWatch("edge"), row)
+    table, _ = compile_table(member.snapshot)
+    assert [one.port for one in table.ingress] == open_ports
+    assert [one.virtual_hosts for one in table.ingress if one.port == 8443 and not listeners] in ([], [()])
 
 
 # --- api-gateway ---------------------------------------------------------------------------------------------------
