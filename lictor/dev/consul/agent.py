@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from lictor.dev.consul.catalog import NODE, Catalog, addresses_of, proxy_row, service_row
+from lictor.dev.consul.catalog import NODE, Catalog
 from lictor.dev.consul.central import merged_proxy
 from lictor.dev.consul.checks import OF_NODE, Checks, worst
 from lictor.dev.consul.definitions import GATEWAYS, collected, service_errors, wrong_meta
 from lictor.dev.consul.refusals import Refused
+from lictor.dev.consul.service_rows import addresses_of, proxy_row, service_row
 from lictor.dev.consul.state import DATACENTER, Json, State
 
 PROXIES = frozenset({"connect-proxy", *GATEWAYS})  # central config is merged into them

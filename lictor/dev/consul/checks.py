@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lictor.dev.consul.catalog import NODE, Catalog, check_row
+from lictor.dev.consul.catalog import NODE, Catalog
 from lictor.dev.consul.probes import probe
 from lictor.dev.consul.refusals import Refused
+from lictor.dev.consul.service_rows import check_row
 from lictor.dev.consul.state import Json
 from policies.durations import format_duration
 

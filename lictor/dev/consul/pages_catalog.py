@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from lictor.dev.consul.acl import Authorizer
-from lictor.dev.consul.catalog import NODE, catalog_row
+from lictor.dev.consul.catalog import NODE
 from lictor.dev.consul.central import merged_proxy
 from lictor.dev.consul.filtering import CATALOG, CHECK, SERVICE, filtered
 from lictor.dev.consul.filtering import NODE as NODE_SHAPE
 from lictor.dev.consul.gateways import exposing, exposure_topics, gateway_services, gateway_topics
 from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.server import AUTHORIZER, Consul
+from lictor.dev.consul.service_rows import catalog_row
 from lictor.dev.consul.state import DATACENTER, Json, Topic
 from lictor.dev.consul.web import Read, answer, check_datacenter, flag, read, visible
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from aiohttp import web
 
-from lictor.dev.consul.catalog import NODE, check_row, service_row
+from lictor.dev.consul.catalog import NODE
 from lictor.dev.consul.checks import type_of
 from lictor.dev.consul.decoding import DURATION, decode
 from lictor.dev.consul.definitions import collected, is_any_address, service_errors, wrong_meta, wrong_weights
 from lictor.dev.consul.refusals import Refused
 from lictor.dev.consul.server import AUTHORIZER, Consul
+from lictor.dev.consul.service_rows import check_row, service_row
 from lictor.dev.consul.shapes import NODE as FIELDS
 from lictor.dev.consul.shapes import NODE_CHECK
 from lictor.dev.consul.state import DATACENTER, Json

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -10,48 +9,13 @@ from typing import Any
 
 from lictor.dev.vault import fields
 from lictor.dev.vault.answers import NOTHING, Ask, Failed, Internal, Json, Reply, keys_of, not_so
+from lictor.dev.vault.approle_roles import DEFAULTS, KINDS, OLDER, ROLE, check_cidrs, check_role, within
 from lictor.dev.vault.fields import Unfit
 from lictor.dev.vault.routes import Call, Route, answer
 from lictor.dev.vault.token_auth import clean_policies
 from lictor.dev.vault.tokens import Token, Tokens, auth_of, life_of, new_id, stamp
 
 Seen = Callable[[str, Mapping[str, str]], str]  # an alias and its metadata: the ID of its entity
-_ROLE: dict[str, fields.Kind] = {
-    "bind_secret_id": fields.flag,
-    "local_secret_ids": fields.flag,
-    "secret_id_bound_cidrs": fields.commas,
-    "secret_id_num_uses": fields.number,
-    "secret_id_ttl": fields.duration,
-    "token_bound_cidrs": fields.commas,
-    "token_explicit_max_ttl": fields.duration,
-    "token_max_ttl": fields.duration,
-    "token_no_default_policy": fields.flag,
-    "token_num_uses": fields.number,
-    "token_period": fields.duration,
-    "token_policies": fields.commas,
-    "token_strictly_bind_ip": fields.flag,
-    "token_ttl": fields.duration,
-    "token_type": fields.text,
-}
-_OLDER = {"bound_cidr_list": "secret_id_bound_cidrs", "period": "token_period", "policies": "token_policies"}
-_KINDS: fields.Kinds = {**_ROLE, **{old: _ROLE[new] for old, new in _OLDER.items()}, "role_id": fields.text}
-_DEFAULTS: Json = {
-    "bind_secret_id": True,
-    "local_secret_ids": False,
-    "secret_id_bound_cidrs": None,
-    "secret_id_num_uses": 0,
-    "secret_id_ttl": 0,
-    "token_bound_cidrs": [],
-    "token_explicit_max_ttl": 0,
-    "token_max_ttl": 0,
-    "token_no_default_policy": False,
-    "token_num_uses": 0,
-    "token_period": 0,
-    "token_policies": [],
-    "token_strictly_bind_ip": False,
-    "token_ttl": 0,
-    "token_type": "default",
-}
 # The endpoints of single fields that the dev server has, and the field of each.
 _SINGLE = {
     "period": "token_period",
@@ -70,7 +34,6 @@ _SECRET: fields.Kinds = {
     "num_uses": fields.number,
     "ttl": fields.duration,
 }
-_TYPES = frozenset({"", "default", "default-service", "default-batch", "service", "batch"})
 
 
 class AppRole:
@@ -99,7 +62,7 @@ class AppRole:
         self._routes = (
             Route("login", dict.fromkeys(("update", "read", "delete"), self._login), {**named, "role_id": fields.text}),
             Route("role/?", {"list": self._list}),
-            Route("role/{name}", one, _KINDS, prefix=""),
+            Route("role/{name}", one, KINDS, prefix=""),
             Route(
                 "role/{name}/role-id",
                 {"read": self._role_id, "update": self._write_role_id},
@@ -112,7 +75,7 @@ class AppRole:
             Route("role/{name}/secret-id-accessor/lookup", {"update": self._lookup_accessor}, accessed),
             Route("role/{name}/secret-id-accessor/destroy", destroy_accessor, accessed),
             *(
-                Route(f"role/{{name}}/{word}", {"read": self._single, "update": self._write_single}, _KINDS)
+                Route(f"role/{{name}}/{word}", {"read": self._single, "update": self._write_single}, KINDS)
                 for word in _SINGLE
             ),
         )
@@ -138,18 +101,18 @@ class AppRole:
     def _write(self, call: Call) -> Reply:
         name = call.names["name"].lower()
         held = self.roles.get(name)
-        given = {_OLDER.get(word, word): value for word, value in call.given.items()}
+        given = {OLDER.get(word, word): value for word, value in call.given.items()}
         if held is not None and "local_secret_ids" in given:
             raise Failed(400, "local_secret_ids can only be modified during role creation")
-        role = {**(held or {**_DEFAULTS, "role_id": new_id()}), **given}
+        role = {**(held or {**DEFAULTS, "role_id": new_id()}), **given}
         for word in ("period", "policies"):
             if word in call.given:
                 role[word] = call.given[word]
-        for word, kind in _ROLE.items():
+        for word, kind in ROLE.items():
             role[word] = int(role[word]) if kind is fields.duration else role[word]
         role["token_bound_cidrs"] = [cidr.removesuffix("/32") for cidr in role["token_bound_cidrs"]]
         role["token_type"] = role["token_type"] or "default"
-        _check(role)
+        check_role(role)
         self._unused(role["role_id"], but=name)
         self.roles[name] = role
         return NOTHING
@@ -182,11 +145,11 @@ class AppRole:
     def _write_single(self, call: Call) -> Reply:
         name = _SINGLE[call.ask.path.rpartition("/")[2]]
         role = self._role(call, Internal(404, "unsupported path"))
-        value = call.given.get(name, next((call.given.get(old) for old, new in _OLDER.items() if new == name), None))
+        value = call.given.get(name, next((call.given.get(old) for old, new in OLDER.items() if new == name), None))
         if value is None:
             raise Failed(400, f"missing {name}")
-        changed = {**role, name: int(value) if _ROLE[name] is fields.duration else value}
-        _check(changed)
+        changed = {**role, name: int(value) if ROLE[name] is fields.duration else value}
+        check_role(changed)
         self.roles[call.names["name"].lower()] = changed
         return NOTHING
 
@@ -229,7 +192,7 @@ class AppRole:
         if role["secret_id_ttl"] and (ttl == 0 or ttl > role["secret_id_ttl"]):
             raise Failed(400, "ttl cannot be longer than the role's secret_id_ttl")
         cidrs, bound = call.get("cidr_list", []), call.get("token_bound_cidrs", [])
-        _check_cidrs(cidrs)
+        check_cidrs(cidrs)
         now, accessor = self._clock(), new_id()
         self.secrets[identifier] = {
             "role": name,
@@ -370,61 +333,6 @@ class AppRole:
     def load(self, kept: Mapping[str, Any]) -> None:
         """Take what `dump` gave."""
         self.roles, self.secrets = dict(kept["roles"]), dict(kept["secrets"])
-
-
-def _check(role: Mapping[str, Any]) -> None:
-    """Refuse a role that contradicts itself."""
-    _check_type(role)
-    if role["token_num_uses"] < 0:
-        raise Failed(400, "'token_num_uses' cannot be negative")
-    if role["secret_id_num_uses"] < 0:
-        raise Failed(400, "secret_id_num_uses cannot be negative")
-    if role["token_max_ttl"] and role["token_ttl"] > role["token_max_ttl"]:
-        raise Failed(400, "'token_ttl' cannot be greater than 'token_max_ttl'")
-    _check_sources(role)
-
-
-def _check_type(role: Mapping[str, Any]) -> None:
-    kind = role["token_type"]
-    if kind not in _TYPES:
-        raise Failed(400, f"invalid 'token_type' value \"{kind}\"")
-    if "batch" in kind:
-        for name, what in (("token_period", "periodic tokens"), ("token_num_uses", "tokens with limited use count")):
-            if role[name]:
-                told = f"'token_type' cannot be 'batch' or 'default_batch' when set to generate {what}"
-                raise Failed(400, told)
-
-
-def _check_sources(role: Mapping[str, Any]) -> None:
-    if role["token_strictly_bind_ip"] and role["token_bound_cidrs"]:
-        raise Failed(400, "'token_strictly_bind_ip' conflicts with 'token_bound_cidrs'; set only one")
-    for cidr in role["token_bound_cidrs"]:
-        if not _is_network(cidr):
-            told = f'Unable to convert "{cidr}" to an IPv4 or IPv6 address, or a UNIX Socket'
-            raise Failed(400, f'error parsing address "{cidr}": {told}')
-    _check_cidrs(role["secret_id_bound_cidrs"] or ())
-    if not role["bind_secret_id"] and not role["secret_id_bound_cidrs"] and not role["token_bound_cidrs"]:
-        raise Internal(500, "at least one constraint should be enabled on the role")
-
-
-def _check_cidrs(cidrs: Iterable[str]) -> None:
-    for cidr in cidrs:
-        if "/" not in cidr or not _is_network(cidr):
-            raise Internal(500, f"failed to validate CIDR blocks: invalid CIDR address: {cidr}")
-
-
-def _is_network(text: str) -> bool:
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True
-
-
-def within(address: str, cidrs: Iterable[str]) -> bool:
-    """Return whether an address is in one of the networks; in any, if there are none."""
-    networks = [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
-    return not networks or any(ipaddress.ip_address(address) in network for network in networks)
 
 
 def _check_source(address: str, cidrs: Iterable[str]) -> None:

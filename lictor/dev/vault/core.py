@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from lictor.dev.vault.acl import Acl
 from lictor.dev.vault.answers import Ask, Failed, Internal, Json, Reply, not_here, one_error
-from lictor.dev.vault.approle import AppRole, within
+from lictor.dev.vault.approle import AppRole
+from lictor.dev.vault.approle_roles import within
 from lictor.dev.vault.identity import Identity
 from lictor.dev.vault.mounts import Mounts, new_approle, new_pki
 from lictor.dev.vault.pki import Pki
