@@ -96,7 +96,8 @@ def gateway_definition(
 
 
 def _listening(name: str, address: str, port: int) -> Definition:
-    return {"Name": name, "TCP": f"{address or '127.0.0.1'}:{port}", "Interval": CHECK_INTERVAL, "Status": "passing"}
+    host = f"[{address}]" if ":" in address else address or "127.0.0.1"
+    return {"Name": name, "TCP": f"{host}:{port}", "Interval": CHECK_INTERVAL, "Status": "passing"}
 
 
 def seed(definition: Definition, datacenter: str, protocol: str) -> Definition:

@@ -48,6 +48,15 @@ def test_what_the_proxy_does_not_say_follows_from_the_service() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [("2001:db8::1", "[2001:db8::1]:21000"), ("", "127.0.0.1:21000"), ("a.example", "a.example:21000")],
+)
+def test_a_check_dials_the_address_as_consul_writes_it(address: str, place: str) -> None:
+    made = sidecar_definition({"Name": "web", "Port": 80, "Address": address}, {"Port": 21000})
+    assert made["Checks"][0]["TCP"] == place
+
+
 def test_what_the_proxy_says_wins() -> None:
     service = {"Name": "web", "Port": 80, "Meta": {"v": "1"}}
     own = {"Port": 1, "Address": "192.0.2.2", "Meta": {"x": "2"}, "Proxy": {"LocalServicePort": 81}}
