@@ -7,13 +7,16 @@ Enterprise, or a filter of a later Consul) refuses what it takes; a match that i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from policies.durations import parse_duration
+from policies.entries.strangers import strangers
 from policies.errors import EntryError, Problem
 from policies.matching import PathMatch, ValueMatch, unknown
+from policies.mesh import NOT_FOLLOWED
 from policies.retries import RetryPolicy, parse_retry
 from policies.routes import HeaderModifiers, RouteMatch, merged, parse_modifiers
 from policies.weak import items, mapping
@@ -89,10 +92,13 @@ def parse_routes(
     kind: str, rows: Iterable[object], gateway: str, before: object = None
 ) -> tuple[tuple[HttpRoute, ...] | tuple[TcpRoute, ...], tuple[Problem, ...]]:
     """Return the routes of a kind that name this gateway as a parent, and what is wrong with them."""
+    rows = tuple(rows)
+    strange = tuple(problem for row, _ in _of_gateway(rows, gateway) for problem in _not_followed(kind, row))
     if kind == "tcp-route":
-        return parse_tcp_routes(rows, gateway), ()
+        return parse_tcp_routes(rows, gateway), strange
     known = before if isinstance(before, tuple) else ()
-    return parse_http_routes(rows, gateway, (route for route in known if isinstance(route, HttpRoute)))
+    routes, problems = parse_http_routes(rows, gateway, (route for route in known if isinstance(route, HttpRoute)))
+    return routes, (*problems, *strange)
 
 
 def parse_http_routes(
@@ -114,6 +120,15 @@ def parse_http_routes(
             problems.append(Problem(f"http-route {name}", str(error), "its last good state stays"))
     problems += [problem for route in routes for problem in _complaints(route)]
     return tuple(sorted(routes, key=_age)), tuple(problems)
+
+
+_REFUSED = re.compile(r"\.(?:Matches|Filters|ResponseFilters)\b")  # what is not understood there takes or refuses
+
+
+def _not_followed(kind: str, row: Mapping[str, Any]) -> Iterable[Problem]:
+    for path in strangers(kind, row):
+        if not _REFUSED.search(path):
+            yield Problem(f"{kind} {row.get('Name')}", f"its {path} is not understood", NOT_FOLLOWED)
 
 
 def parse_tcp_routes(rows: Iterable[object], gateway: str) -> tuple[TcpRoute, ...]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from policies.errors import Problem
 from policies.paths import ESCAPED_SLASHES, PathNormalization
-from policies.weak import Opaque, items
+from policies.weak import Opaque, items, mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,32 @@ def parse_mesh(entry: Mapping[str, Any] | None) -> Mesh:
             underscores=wanted.text("HeadersWithUnderscoresAction", default.underscores),
         ),
     )
+
+
+_KNOWN = {
+    "": frozenset({"Kind", "TLS", "HTTP", "TransparentProxy", "AllowEnablingPermissiveMutualTLS", "ValidateClusters"})
+    | {"Peering", "Meta", "Hash", "CreateIndex", "ModifyIndex", "Namespace", "Partition"},
+    "TLS": frozenset({"Incoming", "Outgoing"}),
+    "TLS.Incoming": frozenset({"TLSMinVersion", "TLSMaxVersion", "CipherSuites"}),
+    "TLS.Outgoing": frozenset({"TLSMinVersion", "TLSMaxVersion", "CipherSuites"}),
+    "HTTP": frozenset({"SanitizeXForwardedClientCert", "Incoming"}),
+    "HTTP.Incoming": frozenset({"RequestNormalization"}),
+    "HTTP.Incoming.RequestNormalization": frozenset({"InsecureDisablePathNormalization", "MergeSlashes"})
+    | {"PathWithEscapedSlashesAction", "HeadersWithUnderscoresAction"},
+}
+NOT_FOLLOWED = "it is not followed"
+
+
+def not_followed(entry: Mapping[str, Any] | None) -> tuple[Problem, ...]:
+    """Return what a later Consul's entry asks for and this program does not know."""
+    problems = []
+    for path, known in _KNOWN.items():
+        row = mapping(entry)
+        for step in filter(None, path.split(".")):
+            row = mapping(row.get(step))
+        strange = [f"{path}.{key}" if path else key for key, value in row.items() if value and key not in known]
+        problems += [Problem("mesh entry", f"its {name} is not understood", NOT_FOLLOWED) for name in strange]
+    return tuple(problems)
 
 
 def _known(action: str) -> str:

@@ -15,7 +15,7 @@ from policies.errors import CatalogError, EntryError, MeshError, Problem
 from policies.identity import Leaf, Roots
 from policies.instances import Instance, parse_instances, steadied
 from policies.intentions import Action, Intentions, parse_intentions
-from policies.mesh import Mesh, parse_mesh
+from policies.mesh import NOT_FOLLOWED, Mesh, not_followed, parse_mesh
 from policies.proxies import Registration, parse_registration
 from policies.watches import (
     ApiGatewayWatch,
@@ -153,12 +153,35 @@ def _parse(watch: _ParsedWatch, raw: Any, before: Answer | None) -> tuple[Answer
             from policies.http_routes import parse_routes  # noqa: PLC0415 - only an api-gateway asks
 
             return parse_routes(kind, items(raw), gateway, before)
+        case _:
+            return _parse_entry(watch, raw), _about_entry(watch, raw)
+
+
+def _about_entry(watch: EntryWatch, raw: Any) -> tuple[Problem, ...]:
+    """Return what an entry asks for in vain, while all else of it is followed."""
+    match watch:
+        case MeshWatch():
+            return not_followed(raw)
         case DefaultsWatch():
             from policies.outside import not_reached  # noqa: PLC0415 - only a terminating gateway asks
 
-            return _parse_entry(watch, raw), not_reached(raw)
+            return not_reached(raw)
+        case IngressWatch():
+            return _strangers(watch, "ingress-gateway", raw)
+        case ApiGatewayWatch():
+            return _strangers(watch, "api-gateway", raw)
+        case TerminatingWatch():
+            return _strangers(watch, "terminating-gateway", raw)
         case _:
-            return _parse_entry(watch, raw), ()
+            return ()
+
+
+def _strangers(watch: EntryWatch, kind: str, raw: Any) -> tuple[Problem, ...]:
+    from policies.entries.strangers import strangers  # noqa: PLC0415 - a sidecar needs no tables of fields
+
+    return tuple(
+        Problem(name_of(watch), f"its {path} is not understood", NOT_FOLLOWED) for path in strangers(kind, raw)
+    )
 
 
 def _parse_entry(watch: EntryWatch, raw: Any) -> Answer:

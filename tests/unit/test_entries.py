@@ -8,6 +8,7 @@ import pytest
 
 from policies.entries import KINDS, DecodeError, Entries, decode_entry, entry_name, normalise_entry
 from policies.entries.filter_syntax import syntax_error
+from policies.entries.strangers import strangers
 from policies.errors import EntryError
 
 ROUTE = {"Match": {"HTTP": {"PathPrefix": "/x"}}}
@@ -627,3 +628,18 @@ def test_the_kinds_that_nobody_may_write_are_not_offered() -> None:
 )
 def test_a_filter_is_refused_in_the_words_of_consuls_parser(source: str, text: str) -> None:
     assert syntax_error(source) == text
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry", "found"),
+    [
+        ("ingress-gateway", {"Listeners": [{"Port": 1, "Quic": True, "Old": 0}]}, ("Listeners[0].Quic",)),
+        ("terminating-gateway", {"Services": [{"Name": "a"}, {"Name": "b", "Pin": "x"}]}, ("Services[1].Pin",)),
+        ("api-gateway", {"Listeners": [{"Default": {"JWT": {"Providers": [{"Name": "x"}]}}}]}, ()),
+        ("http-route", {"Namespace": "default", "Partition": "x", "ModifyIndex": 7}, ("Partition",)),
+        ("service-resolver", {"Subsets": {"v1": {"Filter": "x", "Sort": "y"}}}, ("Subsets[v1].Sort",)),
+        ("mesh", None, ()),
+    ],
+)
+def test_fields_that_nobody_knows_are_found(kind: str, entry: object, found: tuple[str, ...]) -> None:
+    assert strangers(kind, entry) == found

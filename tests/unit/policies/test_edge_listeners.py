@@ -101,6 +101,13 @@ def test_an_ingress_gateway_answers_at_its_registered_port_where_nothing_else_ha
     assert [one.virtual_hosts for one in table.ingress if one.port == 8443 and not listeners] in ([], [()])
 
 
+def test_a_field_of_the_entry_that_is_not_understood_is_told(authority: Authority) -> None:
+    member = ingress("edge", authority, [listener(1, "web") | {"Quic": True}])
+    assert [problem.message for group in member.snapshot.problems.values() for problem in group] == [
+        "its Listeners[0].Quic is not understood"
+    ]
+
+
 # --- api-gateway ---------------------------------------------------------------------------------------------------
 
 

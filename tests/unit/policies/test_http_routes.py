@@ -9,6 +9,7 @@ from policies.http_routes import (
     RoutedService,
     Rule,
     parse_http_routes,
+    parse_routes,
     parse_tcp_routes,
     precedence,
 )
@@ -198,6 +199,15 @@ def test_longer_paths_come_first_then_exact_ones_then_more_headers_then_more_par
         equal = {7: 8, 8: 7}  # as they were written: nothing but the method tells them apart
         positions = [rules.index(one) for one in found]
         assert positions in (list(range(10)), [equal.get(number, number) for number in range(10)])
+
+
+@pytest.mark.parametrize("kind", ["http-route", "tcp-route"])
+def test_a_field_that_is_not_understood_is_told_once(kind: str) -> None:
+    row = route({"Services": [{"Name": "a"}], "Filters": {"Mirror": {"Name": "b"}}}, Sticky=True)
+    row = row if kind == "http-route" else {key: row[key] for key in ("Name", "Parents", "Sticky")}
+    _, problems = parse_routes(kind, [row, {**row, "Parents": []}], "gw")
+    assert [problem.message for problem in problems if "Sticky" in problem.message] == ["its Sticky is not understood"]
+    assert len(problems) == (2 if kind == "http-route" else 1)  # the filter refuses, and is told by that
 
 
 def test_a_tcp_route_leads_to_its_first_service() -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
-from policies.mesh import Mesh, TlsLimits, parse_mesh
+from typing import Any
+
+from policies.entries.schemas import SCHEMAS
+from policies.entries.shapes import Optional, Shape, Struct
+from policies.mesh import Mesh, TlsLimits, not_followed, parse_mesh
 from policies.paths import PathNormalization
 
 
@@ -50,3 +54,30 @@ def test_an_action_that_is_not_known_refuses() -> None:
     rules = parse_mesh({"HTTP": {"Incoming": {"RequestNormalization": wanted}}}).normalization
     assert rules.escaped_slashes == "REJECT_REQUEST"
     assert rules.underscores not in {"ALLOW", "DROP_HEADER"}, "what is neither is refused"
+
+
+def filled(shape: Shape) -> Any:
+    """Return a value with every field that there is."""
+    shape = shape.of if isinstance(shape, Optional) else shape
+    return {field.name: filled(field.shape) for field in shape.fields} if isinstance(shape, Struct) else "x"
+
+
+def test_every_field_that_consul_has_is_known() -> None:
+    assert not_followed({"Kind": "mesh", "CreateIndex": 1, "ModifyIndex": 2, **filled(SCHEMAS["mesh"])}) == (
+        *not_followed({"RaftIndex": "x"}),  # its two fields are shown instead
+    )
+    assert not_followed(None) == ()
+
+
+def test_what_a_later_consul_may_have_is_told() -> None:
+    entry = {
+        "New": 1,
+        "Old": "",
+        "HTTP": {"Incoming": {"RequestNormalization": {"Strip": True}}},
+        "TLS": {"Incoming": {"X": 1}},
+    }
+    assert [problem.message for problem in not_followed(entry)] == [
+        "its New is not understood",
+        "its TLS.Incoming.X is not understood",
+        "its HTTP.Incoming.RequestNormalization.Strip is not understood",
+    ]
