@@ -90,7 +90,9 @@ end
 """
 ROWS = {
     "pair, 1 KB": Row(_pairs, lambda one, seconds: requests(one, "/", seconds), share=1),
-    "pair, 1 KB, every head another": Row(_pairs, lambda one, seconds: requests(one, "/", seconds, script=_ANOTHER)),
+    "pair, 1 KB, every head another": Row(
+        _pairs, lambda one, seconds: requests(one, "/", seconds, script=_ANOTHER), share=1
+    ),
     "pair, 64 KB both ways": Row(_pairs, lambda one, seconds: requests(one, "/64k", seconds, script=_POST)),
     "pair, 1 MB": Row(_pairs, lambda one, seconds: requests(one, "/1m", seconds)),
     "full handshakes": Row(_pairs, lambda one, seconds: handshakes(one, max(2, seconds // 2))),
