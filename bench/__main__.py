@@ -29,7 +29,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=int, default=4, help="of one round")
     names = [*ROWS, IDLE]
-    parser.add_argument("--only", action="append", choices=names, metavar="ROW", help="one of: " + "; ".join(names))
+    rows = "; ".join(names).replace("%", "%%")  # argparse fills in
+    parser.add_argument("--only", action="append", choices=names, metavar="ROW", help=f"one of: {rows}")
     parser.add_argument("--python", default=sys.executable, help="what Lictor runs on; it needs requirements.txt alone")
     arguments = parser.parse_args()
     python = str(Path(arguments.python).absolute())
