@@ -8,8 +8,11 @@ is sent on. X-Forwarded-Client-Cert is replaced, never appended to: only the cer
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import structlog
 
 from dataplane.downstream import Downstream
 from dataplane.exchange import Decide, Forward, Reply
@@ -23,9 +26,13 @@ from policies.intentions import Policy
 from policies.paths import must_redirect, normalize
 from policies.retries import RetryBudget, RetryPolicy
 from policies.table import Guarded, Inbound, Table
+from policies.untold import Untold
+
+log = structlog.get_logger(__name__)
 
 _XFCC = frozenset({b"x-forwarded-client-cert"})
 _DENIED = b"RBAC: access denied"
+_BY_INTENTION = "denied_by_intention"
 _GRPC_DENIED = b"content-type: application/grpc\r\ngrpc-status: 7\r\ngrpc-message: RBAC: access denied\r\n"
 
 
@@ -121,6 +128,7 @@ def told(head: RequestHead, downstream: Downstream) -> bytes:
 
 def inbound_decider(live: Live, find: Find) -> Decide:
     """Return the decision about every request at an entrance."""
+    untold = Untold()
 
     def decide(downstream: Downstream, head: RequestHead) -> Forward | Reply:
         generation = live.current
@@ -134,9 +142,21 @@ def inbound_decider(live: Live, find: Find) -> Decide:
             if isinstance(caller, Caller) and made.policy.denies_all and not caller.policy.denies_all:
                 downstream.last()  # the session of a caller to whom nothing is open any more
             downstream.memo = caller = made
-        return judge_request(caller, head)
+        answer = judge_request(caller, head)
+        if isinstance(answer, Reply) and answer.reason == _BY_INTENTION:
+            _tell(untold, caller.policy, downstream, head)
+        return answer
 
     return decide
+
+
+def _tell(untold: Untold, policy: Policy, downstream: Downstream, head: RequestHead) -> None:
+    """Write why a request was denied, once in a while for each source. Paths may hold what is nobody's concern."""
+    source = downstream.peer.spiffe_id.service if downstream.peer is not None else ""
+    left_out = untold.due(source, time.monotonic())
+    if left_out is not None:
+        decision = policy.constant or policy.request(head.method, head.path, head)
+        log.info("request_denied", source=source, method=head.method, because=decision.because, untold=left_out)
 
 
 def _caller(table: Table, find: Find, downstream: Downstream) -> Caller | None:
@@ -189,8 +209,8 @@ def judge_request(caller: Caller, head: RequestHead) -> Forward | Reply:
 
 def _denial(head: RequestHead) -> Reply:
     if any(value.startswith("application/grpc") for value in head.get_all("content-type")):
-        return Reply(200, "denied_by_intention", b"", _GRPC_DENIED)
-    return Reply(403, "denied_by_intention", _DENIED)
+        return Reply(200, _BY_INTENTION, b"", _GRPC_DENIED)
+    return Reply(403, _BY_INTENTION, _DENIED)
 
 
 def _underscores(head: RequestHead, *, drop: bool) -> bool:

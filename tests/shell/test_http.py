@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
@@ -164,6 +165,19 @@ async def test_a_denied_request_never_reaches_the_app(authority: Authority) -> N
         assert (await wire.ask(b"GET /open/../closed HTTP/1.1\r\nHost: api\r\n\r\n")).status == 403
         assert (await wire.ask(b"GET /x/../open HTTP/1.1\r\nHost: api\r\n\r\n")).status == 200
     assert [request.target for request in app.requests] == ["/open", "/open"]
+
+
+async def test_why_a_request_was_denied_is_in_the_log_once_for_a_source(authority: Authority) -> None:
+    rows = [intention("web", "api", permissions=[{"Action": "deny", "HTTP": {"PathPrefix": "/adm"}}])]
+    with capture_logs() as logs:
+        async with App().running() as app, pair(authority, app.port, intentions=rows) as p:
+            async with await Wire.open(p.port) as wire:
+                for path in (b"/x/../adm?token=secret", b"/adm/2"):
+                    assert (await wire.ask(b"GET %b HTTP/1.1\r\nHost: api\r\n\r\n" % path)).status == 403
+    (line,) = [entry for entry in logs if entry["event"] == "request_denied"]
+    assert (line["source"], line["method"], line["untold"]) == ("web", "GET", 0)
+    assert line["because"] == "intention web => api (precedence 9), permission 1: deny prefix /adm"
+    assert "secret" not in str(line)
 
 
 async def test_a_denied_request_that_expects_still_gets_its_100_from_the_callers_sidecar(authority: Authority) -> None:
