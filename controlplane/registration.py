@@ -14,6 +14,7 @@ from policies.errors import ConfigError, Problem
 SIDECAR_SUFFIX = "-sidecar-proxy"
 CHECK_INTERVAL = "10s"
 GATEWAY_DEREGISTER_AFTER = "6h"
+NO_ADDRESSES: Mapping[str, tuple[str, int]] = {}
 DRAIN_REASON = "lictor is draining"
 _MAX_PORT = 65535
 
@@ -65,12 +66,14 @@ def gateway_definition(
     port: int,
     *,
     wan: tuple[str, int] | None = None,
+    bind: Mapping[str, tuple[str, int]] = NO_ADDRESSES,
     deregister_after: str = GATEWAY_DEREGISTER_AFTER,
 ) -> Definition:
     """Return a gateway's registration, its check already passing: it listens before it registers.
 
     An api-gateway has no check, as under `consul connect envoy`: nothing need listen on the port that it registers.
-    `wan` is the address for other datacenters; `deregister_after` a duration of Go's.
+    `wan` is the address for other datacenters, `bind` has those to listen on in place of the registered one, by names;
+    `deregister_after` is a duration of Go's.
     """
     tagged = {"lan": (address, port), "wan": wan} if wan is not None else {}
     return {
@@ -87,12 +90,18 @@ def gateway_definition(
         ]
         if kind != "api-gateway"
         else [],
+        **({"Proxy": {"Config": _bound(bind)}} if bind else {}),
         **(
             {"TaggedAddresses": {name: {"Address": at[0], "Port": at[1]} for name, at in tagged.items()}}
             if tagged
             else {}
         ),
     }
+
+
+def _bound(addresses: Mapping[str, tuple[str, int]]) -> Definition:
+    rows = {name: {"Address": host, "Port": port} for name, (host, port) in addresses.items()}
+    return {"envoy_gateway_no_default_bind": True, "envoy_gateway_bind_addresses": rows}
 
 
 def _listening(name: str, address: str, port: int) -> Definition:

@@ -46,7 +46,7 @@ COMMANDS = {  # word -> its module of lictor.commands
 }
 PROXIES = ("sidecar", "gateway")
 
-_WHO = ("sidecar-for", "proxy-id", "gateway", "service", "register", "address", "wan-address")
+_WHO = ("sidecar-for", "proxy-id", "gateway", "service", "register", "address", "wan-address", "bind-address")
 _ADDRESS_FIX = "write 192.0.2.10:8443, as others reach this machine"
 _EXAMPLES = """examples:
   lictor init                                           a file for a mesh of your own services
@@ -177,6 +177,7 @@ def _word(words: Words, name: str, text: str, examples: str) -> argparse.Argumen
 
 def _sidecar_flags(parser: argparse.ArgumentParser) -> None:
     add(parser, "sidecar-for", metavar="SERVICE_ID", help="the instance whose registered sidecar this is")
+    add(parser, "bind-address", action="append", help=argparse.SUPPRESS)
 
 
 def _gateway_flags(parser: argparse.ArgumentParser) -> None:
@@ -185,6 +186,14 @@ def _gateway_flags(parser: argparse.ArgumentParser) -> None:
     add_switch(parser, "register", "register the gateway with this agent")
     add(parser, "address", metavar="HOST:PORT", help="the address to register")
     add(parser, "wan-address", metavar="HOST:PORT", help="the address to register for other datacenters")
+    add(
+        parser,
+        "bind-address",
+        action="append",
+        default=[],
+        metavar="NAME=HOST:PORT",
+        help="where listeners open, in place of the registered address; may be repeated",
+    )
     add(
         parser,
         "deregister-after-critical",
@@ -265,9 +274,12 @@ def _gateway(
 
 
 def _gateway_definitions(arguments: argparse.Namespace) -> tuple[Definition, ...]:
+    role = GATEWAYS[arguments.gateway]
+    if arguments.bind_address and (not arguments.register or role is Role.TERMINATING):
+        message = "is part of what an ingress or api gateway registers"
+        raise ConfigError((Problem("--bind-address", message, "leave it out, or add --register"),))
     if not arguments.register:
         return ()
-    role = GATEWAYS[arguments.gateway]
     service = arguments.service or role.value
     if not arguments.address:
         raise ConfigError((Problem("--address", "is needed to register", _ADDRESS_FIX),))
@@ -278,9 +290,17 @@ def _gateway_definitions(arguments: argparse.Namespace) -> tuple[Definition, ...
         arguments.proxy_id or service,
         *address,
         wan=_address("--wan-address", arguments.wan_address) if arguments.wan_address else None,
+        bind=dict(_named_address(text) for text in arguments.bind_address),
         deregister_after=arguments.deregister_after_critical,
     )
     return (definition,)
+
+
+def _named_address(text: str) -> tuple[str, tuple[str, int]]:
+    name, sign, address = text.partition("=")
+    if not sign or not name:
+        raise ConfigError((Problem("--bind-address", f"{text!r} has no name", "write public=0.0.0.0:8443"),))
+    return name, _address("--bind-address", address)
 
 
 def _address(flag: str, text: str) -> tuple[str, int]:

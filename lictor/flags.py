@@ -27,10 +27,11 @@ AGENT_FLAGS = {
 _WITHOUT_MEANING = ("grpc-addr", "grpc-ca-file", "envoy-binary", "admin-access-log-path", "envoy-version")
 _WITHOUT_MEANING_SWITCHES = ("ignore-envoy-compatibility", "no-central-config", "stale", "omit-deprecated-tags")
 _OF_ENVOY = (
-    *("bind-address", "envoy-ready-bind-address", "envoy-ready-bind-port", "grpc-ca-path", "node-name"),
+    *("envoy-ready-bind-address", "envoy-ready-bind-port", "grpc-ca-path", "node-name"),
     *("prometheus-backend-port", "prometheus-ca-file", "prometheus-ca-path", "prometheus-cert-file"),
     *("prometheus-key-file", "prometheus-scrape-path"),
 )
+_OF_GATEWAYS = ("bind-address",)
 _OF_ENVOY_SWITCHES = ("enable-config-gen-logging",)
 _REFUSED = {
     "bootstrap": "there is no Envoy to write a configuration for; leave it out, and the proxy runs",
@@ -151,7 +152,8 @@ def agent_overrides(arguments: argparse.Namespace) -> dict[str, str]:
 
 def ignored(arguments: argparse.Namespace) -> Sequence[str]:
     """Return the flags given that have no meaning here."""
-    names = (*_WITHOUT_MEANING, *_WITHOUT_MEANING_SWITCHES, *_OF_ENVOY, *_OF_ENVOY_SWITCHES)
+    here = _OF_GATEWAYS if arguments.word == "sidecar" else ()
+    names = (*_WITHOUT_MEANING, *_WITHOUT_MEANING_SWITCHES, *_OF_ENVOY, *_OF_ENVOY_SWITCHES, *here)
     return [f"--{name}" for name in names if getattr(arguments, name.replace("-", "_"))]
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from controlplane.consul.settings import Token
+from controlplane.registration import seed
 from lictor.cli import COMMANDS, PROXIES, _settings, build_parser, main
 from lictor.flags import ignored, pair, unsigned
 from policies.errors import ConfigError
+from policies.proxies import parse_registration
 from policies.snapshot import Role
 from sidecar.settings import ProcessSettings
 
@@ -87,6 +89,31 @@ def test_a_gateway_is_registered_with_consuls_flags() -> None:
     assert (found.role, definition["Name"], definition["Port"]) == (Role.INGRESS, "edge", 8443)
     assert found.admin == ("127.0.0.1", 19005)
     assert "TaggedAddresses" not in definition
+
+
+def test_a_gateway_listens_where_it_is_told_to() -> None:
+    words = ("gateway", "-gateway=ingress", "-register", "-address=192.0.2.1:8443")
+    (definition,) = settings(*words, "-bind-address=a=0.0.0.0:8443", "-bind-address", "b=[::1]:1").definitions
+    registration = parse_registration(seed(definition, "dc1", ""))
+    assert (registration.address, registration.gateway_addresses) == ("192.0.2.1", ("0.0.0.0", "::1"))
+    assert settings(*words).definitions[0].get("Proxy") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("-register", "-address=192.0.2.1:8443", "-bind-address=0.0.0.0:8443"),
+            "has no name; write public=0.0.0.0:8443",
+        ),
+        (("-register", "-address=192.0.2.1:8443", "-bind-address=a=0.0.0.0"), "is not host:port"),
+        (("-bind-address=a=0.0.0.0:1",), "is part of what an ingress or api gateway registers"),
+        (("-gateway=terminating", "-register", "-address=192.0.2.1:1", "-bind-address=a=0.0.0.0:1"), "is part of what"),
+    ],
+)
+def test_addresses_to_listen_on_that_cannot_be_are_told(words: tuple[str, ...], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        settings("gateway", "-gateway=ingress", *words)
 
 
 def test_a_gateway_tells_its_address_to_other_datacenters() -> None:
