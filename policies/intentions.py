@@ -233,6 +233,10 @@ _KNOWN = frozenset(
     {"SourceName", "SourcePeer", "SourceNS", "SourcePartition", "SourceType"}
     | {"DestinationName", "DestinationNS", "DestinationPartition"}
 )
+_DESCRIBING = frozenset(
+    {"ID", "Description", "Meta", "Precedence", "CreatedAt", "UpdatedAt", "Hash", "CreateIndex", "ModifyIndex"}
+    | {"LegacyID", "LegacyMeta", "LegacyCreateTime", "LegacyUpdateTime", "Action", "Permissions", "JWT"}
+)
 _KNOWN_IN_PERMISSION = frozenset({"Action", "HTTP", "JWT"})
 _KNOWN_IN_HTTP = frozenset({"PathExact", "PathPrefix", "PathRegex", "Header", "Methods"})
 
@@ -268,6 +272,8 @@ def _intention(row: Mapping[str, Any], problems: list[Problem]) -> Intention:
         broken = f"its action {row.get('Action')!r} is not allow or deny"
     if broken:
         problems.append(Problem(where, broken, "every request of this source is denied"))
+    elif strange := unknown(row, _KNOWN | _DESCRIBING):
+        problems.append(Problem(where, f"its {strange} is not understood", "it is not followed"))
     return Intention(
         source=source,
         destination=destination,

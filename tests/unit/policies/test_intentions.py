@@ -191,6 +191,12 @@ def test_a_source_that_is_narrowed_by_something_unknown_is_denied_and_shown() ->
     assert "SourceSamenessGroup is not understood" in problem.message
 
 
+def test_what_a_later_consul_may_say_of_an_intention_is_shown() -> None:
+    parsed, (problem,) = parse_intentions([{**intention("web", "api", "allow"), "Hours": "9-17", "Old": None}])
+    assert ask(parsed, "web")[0]
+    assert (problem.where, problem.message) == ("intention web => api", "its Hours is not understood")
+
+
 def test_what_only_describes_an_intention_has_no_effect() -> None:
-    told = {"Description": "x", "Hash": "y", "LegacyMeta": {"a": "b"}, "SourceSamenessGroup": "", "NewInConsul": 3}
+    told = {"Description": "x", "Hash": "y", "LegacyMeta": {"a": "b"}, "SourceSamenessGroup": ""}
     assert ask(intentions({**intention("web", "api", "allow"), **told}), "web")[0]
