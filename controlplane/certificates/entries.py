@@ -86,7 +86,7 @@ class EntrySource:
         """Return what the entry leads to if that is new. Raise BadServerCertificate."""
         if not entry:
             if changed:
-                message = f"{self.status.kind}: there is no such entry, or the token lacks mesh:read"
+                message = "there is no such entry, or the token lacks mesh:read"
                 raise BadServerCertificate(message)
             return None
         one, other = str(entry.get("Certificate") or ""), str(entry.get("PrivateKey") or "")
