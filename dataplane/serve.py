@@ -1,4 +1,4 @@
-"""Opening the listeners of a proxy: which socket leads to which decision.
+"""The listeners of a proxy, from their opening to their end.
 
 `Dataplane` holds what all listeners share and opens and closes them by the table; its `steps` follow every swap.
 """
@@ -6,35 +6,27 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Coroutine, Iterator
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
-from dataplane.clock import NEVER, Clock
-from dataplane.downstream import Downstream
-from dataplane.entrance import HTTP, Entrance, let_in
-from dataplane.exchange import Decide, Parse
-from dataplane.heads import parse_request
-from dataplane.inbound import inbound_decider, to_app
-from dataplane.listener import HANDSHAKES_AT_ONCE, Keeper, Listener, Welcome, bind
+from dataplane.clock import Clock
+from dataplane.listener import HANDSHAKES_AT_ONCE, Listener, Welcome, bind
 from dataplane.live import Generation, Live
 from dataplane.metrics import Metrics
-from dataplane.outbound import upstream_decider
 from dataplane.pools import Pools
 from dataplane.revocation import Revocation
-from dataplane.tcp import Relay, dial_app, dial_upstream
-from policies.errors import ConfigError, IdentityError, Problem
-from policies.listeners import ListenerKey, Purpose, behind, changes, ingress_key
-from policies.table import Inbound, Table
+from dataplane.welcomes import Welcomes
+from policies.errors import ConfigError, Problem
+from policies.listeners import ListenerKey, Purpose, changes, ingress_key
+from policies.table import Table
 
 if TYPE_CHECKING:
     from dataplane.edge_listeners import EdgeListeners
     from dataplane.egress import Doors
     from dataplane.names import Lookup
-    from dataplane.tls_transport import TlsTransport
 
 log = structlog.get_logger(__name__)
 
@@ -52,13 +44,13 @@ class Dataplane:
         self.clock = Clock(self._loop)
         self.clock.start()
         self.pools = Pools(live, self.clock, metrics, lookup)
+        self._welcomes = Welcomes(live, self.pools, self.clock, metrics)
         self.listeners: dict[ListenerKey, Listener] = {}
         self._revocations: dict[Listener, Revocation] = {}  # of every inbound listener, also while it is drained
         self._doors: dict[Listener, Doors] = {}  # of every egress listener, likewise
         self._closing: set[asyncio.Task[bool]] = set()
         self.draining = False
         self._planned: tuple[object, ...] | None = None  # what the listeners are open for
-        self._speaks: dict[ListenerKey, bool] = {}  # TLS, of listeners for callers from outside
 
     def steps(self, generation: Generation, drain_seconds: float) -> Iterator[list[ConfigError]]:
         """Open and close listeners for a generation that has just been put in force. Yield what could not be bound.
@@ -117,11 +109,11 @@ class Dataplane:
     def _finish_as_they_began(self, table: Table) -> None:
         """Where a listener begins or ends to speak TLS, let what it has open be the last of its kind."""
         speaks = {ingress_key(listener): listener.tls is not None for listener in table.ingress}
-        for key in speaks.keys() & self._speaks.keys() & self.listeners.keys():
-            if speaks[key] != self._speaks[key]:
+        for key in speaks.keys() & self._welcomes.speaks_tls.keys() & self.listeners.keys():
+            if speaks[key] != self._welcomes.speaks_tls[key]:
                 for connection in tuple(self.listeners[key].connections):
                     connection.drain()
-        self._speaks = speaks
+        self._welcomes.speaks_tls = speaks
 
     @property
     def serves_outside(self) -> bool:
@@ -187,116 +179,38 @@ class Dataplane:
     # --- opening ---
 
     def _open(self, key: ListenerKey) -> Listener:
-        doors: Doors | None = None
-        introductions = HANDSHAKES_AT_ONCE
+        welcomes = self._welcomes
         match key.purpose:
             case Purpose.INBOUND:
-                welcome = self._inbound(key)
-            case Purpose.INGRESS | Purpose.PASSTHROUGH:
-                return self._open_edge(key)
+                listener = self._bound(key, welcomes.inbound(key))
+                counts = self._metrics.for_listener(str(key))
+                self._revocations[listener] = Revocation(listener, counts, self.clock)
             case Purpose.EGRESS:
                 from dataplane.egress import Doors  # noqa: PLC0415 - of no use to a sidecar
 
                 doors = Doors(self._live, self.pools, self.clock, self._metrics)
-                welcome, introductions = doors.welcome, doors.introductions
+                listener = self._bound(key, doors.welcome, doors.introductions)
+                self._doors[listener] = doors
+            case Purpose.UPSTREAM:
+                listener = self._bound(key, welcomes.upstream(key))
             case Purpose.PROXY:
-                from dataplane.forward_proxy import passing_on  # noqa: PLC0415 - of use to few sidecars
-                from dataplane.proxied_heads import parse_proxied  # noqa: PLC0415 - likewise
+                listener = self._bound(key, welcomes.proxy(key))
+            case Purpose.INGRESS | Purpose.PASSTHROUGH:
+                counts = self._metrics.for_listener(str(key))
+                speaks_first = partial(welcomes.speaks_first, key)
+                listener = self.edge.listen((key.address, key.port), welcomes.outside(key), counts, speaks_first)
+        return listener
 
-                decide = passing_on(upstream_decider(self._live, self.pools, key.name))
-                welcome = self._plain(key, decide, parse=parse_proxied)
-            case _:
-                welcome = self._plain(key, upstream_decider(self._live, self.pools, key.name))
-        counts = self._metrics.for_listener(str(key))
-        listener = Listener(
+    def _bound(self, key: ListenerKey, welcome: Welcome, introductions: int = HANDSHAKES_AT_ONCE) -> Listener:
+        refused = self._metrics.for_listener(str(key)).refused
+        return Listener(
             bind(key.address, key.port),
             welcome,
             introductions=introductions,
-            refused=lambda reason: counts.refused.update((reason,)),
+            refused=lambda reason: refused.update((reason,)),
         )
-        if key.purpose == Purpose.INBOUND:
-            self._revocations[listener] = Revocation(listener, counts, self.clock)
-        if doors is not None:
-            self._doors[listener] = doors
-        return listener
 
-    @cached_property
+    @property
     def edge(self) -> EdgeListeners:
         """What a gateway's listeners share; asked for on the first loop."""
-        from dataplane.edge_listeners import EdgeListeners  # noqa: PLC0415 - half a megabyte that no sidecar needs
-
-        return EdgeListeners(self._live, self.pools, self.clock)
-
-    def _open_edge(self, key: ListenerKey) -> Listener:
-        counts = self._metrics.for_listener(str(key))
-        if key.purpose == Purpose.PASSTHROUGH:
-            welcome = self.edge.passthrough(key.port, counts)
-        else:
-            welcome = self._plain(key, self.edge.decider(key.port), edge=self.edge)
-        return self.edge.listen((key.address, key.port), welcome, counts, lambda: self._speaks_first(key))
-
-    def _speaks_first(self, key: ListenerKey) -> bool:
-        """Return whether callers speak before they hear anything."""
-        generation = self._live.current
-        if key.purpose == Purpose.PASSTHROUGH or self._speaks.get(key) or generation is None:
-            return True
-        return behind(generation.table, key)[1] == HTTP
-
-    def _inbound(self, key: ListenerKey) -> Welcome:
-        decide = inbound_decider(self._live, to_app(self.pools))
-        http, connections = self._metrics.for_http(str(key)), self._metrics.for_listener(str(key))
-
-        def dial(relay: Relay) -> Coroutine[Any, Any, None]:
-            return dial_app(relay, self._inbound_now())
-
-        entrance = Entrance(self._inbound_now, decide, dial, http, connections, self._live.plans)
-
-        async def welcome(sock: socket.socket, listener: Keeper) -> None:
-            generation = self._live.current
-            if generation is None or generation.table.inbound is None or generation.leaf_ends <= self.clock.wall:
-                raise IdentityError("own_leaf_expired", "there is no valid leaf to answer with")
-            answer = (generation.contexts.server, generation.leaf_ends)
-            await let_in(sock, listener, entrance, answer, generation.check_peer, self.clock)
-
-        return welcome
-
-    def _inbound_now(self) -> Inbound:
-        generation = self._live.current
-        if generation is None or generation.table.inbound is None:
-            raise IdentityError("closed", "there is nothing to come in to any more")
-        return generation.table.inbound
-
-    def _plain(
-        self, key: ListenerKey, decide: Decide, parse: Parse = parse_request, edge: EdgeListeners | None = None
-    ) -> Welcome:
-        http, connections = self._metrics.for_http(str(key)), self._metrics.for_listener(str(key))
-
-        async def welcome(sock: socket.socket, listener: Keeper) -> None:
-            relays: list[tuple[Relay, str]] = []
-
-            def protocol(transport: TlsTransport | None = None) -> asyncio.Protocol:
-                generation = self._live.current
-                upstream, spoken = behind(generation.table, key) if generation is not None else ("", "")
-                expires = edge.expires(transport) if edge is not None and transport is not None else NEVER
-                if spoken == HTTP:
-                    counts = (http, connections)
-                    downstream = Downstream(listener, decide, self.clock, counts, expires, self._live.plans)
-                    downstream.parse = parse
-                    if edge is not None and transport is not None:
-                        downstream.caller_lines = edge.caller_lines(transport)
-                    return downstream
-                relay = Relay(listener, connections, self.clock, None, expires)
-                if edge is not None:
-                    relay.preface = edge.preface(upstream, listener)
-                relays.append((relay, upstream))
-                return relay.downstream
-
-            if edge is not None and self._speaks.get(key):
-                await edge.shake_hands(sock, key.port, protocol)
-            else:
-                await self._loop.connect_accepted_socket(protocol, sock)
-            for relay, upstream in relays:
-                relay.start()
-                relay.dial(dial_upstream(relay, self._live, self.pools, upstream))
-
-        return welcome
+        return self._welcomes.edge

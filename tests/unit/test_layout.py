@@ -21,6 +21,7 @@ ELSEWHERE = {
     "dataplane/downstream.py": "shell/test_http.py",
     "dataplane/states.py": "shell/test_http.py",
     "dataplane/serve.py": "shell/test_live.py",
+    "dataplane/welcomes.py": "shell/test_live.py",
     "dataplane/upstream.py": "shell/test_http.py",
     "dataplane/pool.py": "shell/test_circuit.py",
     "dataplane/pools.py": "shell/test_balancing.py",
