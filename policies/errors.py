@@ -135,7 +135,14 @@ class CatalogRateLimited(CatalogError):
 
 
 class CatalogFault(CatalogError):
-    """5xx, among them "No cluster leader"."""
+    """5xx, among them "No cluster leader" and what Consul refuses of an entry."""
+
+    @property
+    def advice(self) -> str:
+        """Return what to do about an entry that meets a service of tcp: so is one of which nobody has said a word."""
+        if "protocol" in self.detail and '"tcp"' in self.detail:
+            return 'write Protocol = "http" into its service-defaults first, if that is what it speaks'
+        return ""
 
 
 class CatalogBadAnswer(CatalogError):

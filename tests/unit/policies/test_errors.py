@@ -65,11 +65,14 @@ def test_what_may_pass_is_asked_again(kind: type[MeshError]) -> None:
         (CatalogForbidden("GET /x", "ACL not found"), "this Consul does not know the token"),
         (CatalogForbidden("GET /x", "Permission denied: anonymous token lacks permission 'a:b'"), "no token was given"),
         (CatalogForbidden("GET /x", "Permission denied: token with AccessorID '1' lacks"), "the token's policy lacks"),
+        (CatalogFault("PUT /x", 'discovery chain "a" uses a protocol "tcp" that does not permit'), "write Protocol ="),
+        (CatalogFault("PUT /x", "No cluster leader"), ""),
         (CatalogUnreachable("GET /x", "no agent answers"), "start it, or say where it is"),
     ],
 )
 def test_an_error_says_what_to_do_about_it(error: CatalogError, advice: str) -> None:
     assert error.advice.startswith(advice)
+    assert bool(error.advice) is bool(advice)
 
 
 def test_every_error_is_in_the_drawn_tree() -> None:
