@@ -56,10 +56,13 @@ class Clock:
 
     def _tick(self) -> None:
         self._handle = self._loop.call_later(TICK, self._tick)
-        self.now = now = self._loop.time()
-        self.wall = wall = time.time()
-        if int(wall) != int(wall - TICK):
+        self.strike(self._loop.time(), time.time())
+
+    def strike(self, now: float, wall: float) -> None:
+        """Let it be this late, and tell those past their deadline. A tick may come late: it may be seconds later."""
+        if int(wall) != int(self.wall):
             self.date = formatdate(wall, usegmt=True).encode()
+        self.now, self.wall = now, wall
         for item in [item for item in self._items if item.deadline <= now]:
             if item.deadline <= now:  # one before it may have set another
                 item.expire()

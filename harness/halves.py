@@ -49,6 +49,12 @@ class Half:
         failures = [one for step in self.dataplane.steps(generation, drain_seconds) for one in step]
         assert not failures, failures
 
+    def later(self, seconds: float) -> None:
+        """Let it be that much later for this data plane. From then on its time goes by by being told to."""
+        clock = self.dataplane.clock
+        clock.stop()
+        clock.strike(clock.now + seconds, clock.wall + seconds)
+
     def port(self, purpose: str) -> int:
         """Return the port of the first listener of a purpose: inbound, upstream, ingress."""
         return next(one.address[1] for key, one in self.dataplane.listeners.items() if key.purpose == purpose)

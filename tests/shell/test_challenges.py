@@ -11,6 +11,7 @@ from controlplane.certificates.acme_client import challenge_certificate
 from harness.certificates import Authority
 from harness.halves import edge
 from harness.meshes import Json
+from harness.servers import eventually
 from harness.wire import App, Wire, say
 from lictor.up.ports import free_ports
 from policies.acme import HTTP_01, TLS_ALPN_01, AcmeCertificate, HttpChallenge
@@ -95,7 +96,7 @@ async def test_until_there_is_a_certificate_only_the_ca_is_shown_one(authority: 
         for context, name in ((caller(), "web.com"), (caller("acme-tls/1"), "other.com")):
             with pytest.raises((ConnectionError, ssl.SSLError)):
                 await call(port, context, name)
-        assert gateway.refused() == {"closed": 2}
+        await eventually(lambda: gateway.refused() == {"closed": 2})
         gateway.dataplane.edge.challenges.withdraw(pending)
         signed = Authority("the outside").server("web.com")
         gateway.member.take(CertificateUpdate(CertificateReference("own", "web"), signed))

@@ -15,6 +15,7 @@ from harness.halves import pair
 from harness.meshes import intention
 from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire, raw, raw_and_close, say
+from lictor.up.ports import free_ports
 from policies.watches import IntentionsWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
@@ -214,8 +215,7 @@ async def test_a_change_of_intentions_holds_for_the_next_request_of_an_old_conne
 
 
 async def test_an_app_that_is_not_there_is_a_503_that_says_so(authority: Authority) -> None:
-    async with App().running() as app:
-        port = app.port
+    (port,) = free_ports(1)
     async with pair(authority, port) as p, await Wire.open(p.port) as wire:
         answer = await wire.ask(GET)
     assert answer.status == 503

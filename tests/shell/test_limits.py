@@ -31,8 +31,7 @@ async def test_a_head_that_does_not_end_is_a_408(authority: Authority) -> None:
     async with App().running() as app, pair(authority, app.port) as p, await Wire.open(p.port) as wire:
         await wire.send(b"GET / HTTP/1.1\r\nHost:")
         counts = p.web.metrics.for_listener("upstream:api")
-        await eventually(lambda: counts.accepted)
-        await asyncio.sleep(0.05)
+        await eventually(lambda: counts.accepted and _deadlines(p.web))
         later(p.web, INSIDE.head_timeout)
         answer = await wire.answer()
         assert (answer.status, answer.get("x-lictor-reason")) == (408, "head_timeout")

@@ -330,12 +330,14 @@ async def test_a_warm_connection_that_died_is_no_retry_of_the_policy(authority: 
 
 
 async def test_a_try_that_takes_too_long_is_a_failure_of_its_instance(authority: Authority) -> None:
-    config = {"per_try_timeout_ms": 400}
-    async with mesh(authority, [slowly, slowly], config, RetryOn=["gateway-error"]) as m:
+    async def slow_at_first(side: Side, message: Message) -> bytes:
+        return await (slowly if sum(m.requests) == 1 else say(b"good"))(side, message) or b""
+
+    config = {"per_try_timeout_ms": 1000}
+    async with mesh(authority, [slow_at_first, slow_at_first], config, RetryOn=["gateway-error"]) as m:
         async with await Wire.open(m.port) as wire:
             await wire.send(GET)
             first = await m.asked()
-            m.apps[1 - first].behaviour = say(b"good")
             assert (await wire.answer()).body == b"good"
         troubled = [pool.route.port for pool in m.pools if pool.troubled]
         assert troubled == [m.apis[first].port("inbound")]
@@ -362,10 +364,10 @@ async def test_the_requests_own_timeout_bounds_all_tries(authority: Authority) -
         async with await Wire.open(m.port) as wire:
             answer = await wire.ask(GET)
             assert (answer.status, answer.get("x-lictor-reason")) == (504, "request_timeout")
-            tries = sum(m.requests)
-            assert tries >= 2
+            assert sum(m.requests) >= 2
+            retries = m.retries  # the last one may still be on its way to the app
             await asyncio.sleep(0.3)  # longer than a try and the wait before it
-            assert sum(m.requests) == tries
+            assert m.retries == retries >= sum(m.requests) - 1
 
 
 async def test_a_client_that_leaves_between_two_tries_ends_them(
@@ -418,15 +420,15 @@ async def test_an_instance_that_is_gone_meanwhile_is_not_tried(
 async def test_the_time_of_a_try_ends_with_the_answers_head(authority: Authority) -> None:
     async def slow_body(side: Side, message: Message) -> bytes:
         await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n")
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.2)
         return b"ok"
 
     async def slow_echo(socket: ServerConnection) -> None:
         async for message in socket:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.2)
             await socket.send(message)
 
-    config = {"per_try_timeout_ms": 300}
+    config = {"per_try_timeout_ms": 1000}
     async with mesh(authority, [slow_body], config, RetryOn=["5xx"]) as m, await Wire.open(m.port) as wire:
         assert (await wire.ask(GET)).body == b"ok"
         assert m.retries == 0

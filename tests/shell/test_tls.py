@@ -230,13 +230,14 @@ async def test_both_roots_are_trusted_while_the_ca_rotates(authority: Authority,
 
 
 async def test_an_expired_leaf_of_our_own_closes_the_door(authority: Authority) -> None:
-    short = Mistakes(starts=-timedelta(seconds=60), ends=timedelta(seconds=1.2))
     async with App().running() as app, pair(authority, app.port) as p:
-        p.api.member.renew(short)
+        p.api.member.renew(Mistakes(ends=timedelta(minutes=1)))
         p.api.follow()
         context = client_context(authority, "web")
         wire = await Wire.open(p.api.port("inbound"), context)
+        p.api.later(50)
         assert (await wire.ask(GET)).status == 200
+        p.api.later(11)
         assert await wire.rest() == b""  # closed when its certificate ended, not later
         await wire.close()
         assert await speak(p.api.port("inbound"), context) == b""
@@ -248,8 +249,10 @@ async def test_an_expired_leaf_of_our_own_closes_the_door(authority: Authority) 
 
 
 async def test_a_connection_ends_with_the_callers_certificate(authority: Authority) -> None:
-    context = bad_client_context(authority, "web", Mistakes(ends=timedelta(seconds=1.2)))
+    context = bad_client_context(authority, "web", Mistakes(ends=timedelta(minutes=1)))
     async with App().running() as app, pair(authority, app.port) as p:
         async with await Wire.open(p.api.port("inbound"), context) as wire:
+            p.api.later(50)
             assert (await wire.ask(GET)).status == 200
+            p.api.later(11)
             assert await wire.rest() == b""
