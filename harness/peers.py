@@ -107,7 +107,7 @@ class Peers:
         (admin,) = free_ports(1)
         arguments = [self.python, "-m", "lictor", *words, "-admin-bind", f"127.0.0.1:{admin}", "-drain", "1"]
         program = self._start(name, arguments, {"PYTHONPATH": str(REPOSITORY), **(environment or {})})
-        program.wait_until(lambda: http_json(f"http://127.0.0.1:{admin}/ready", timeout=2), 30)
+        program.wait_until(lambda: http_json(f"http://127.0.0.1:{admin}/ready", timeout=2))
         program.admin_port = admin
         return program
 
@@ -135,7 +135,7 @@ class Peers:
         file.write_text(json.dumps(bootstrap))
         arguments = [str(envoy_program()), "-c", str(file), "--concurrency", "1", "-l", "warn"]
         program = self._start(name, [*arguments, "--base-id", str(next(_base_ids)), "--drain-time-s", "1"])
-        program.wait_until(lambda: _envoy_listens(admin), 40)
+        program.wait_until(lambda: _envoy_listens(admin))
         program.admin_port = admin
         return program
 
@@ -146,7 +146,7 @@ class Peers:
             [str(consul_program()), "connect", "proxy", "-sidecar-for", service_id],
             self.consul.environment,
         )
-        program.wait_until(lambda: _connects(port), 40)
+        program.wait_until(lambda: _connects(port))
         return program
 
     def _start(self, name: str, arguments: list[str], environment: dict[str, str] | None = None) -> Program:

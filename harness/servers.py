@@ -32,7 +32,7 @@ CONSUL_VERSION = "1.21.0"
 OLDEST_CONSUL = (1, 20)
 MANAGEMENT_TOKEN = "11111111-aaaa-bbbb-cccc-222222222222"
 ROOT_TOKEN = "root"
-_STARTUP_SECONDS = 60.0
+_STARTUP_SECONDS = 90.0  # of a machine that starts a dozen others at the same time
 _STOP_SECONDS = 10.0
 REPOSITORY = Path(__file__).resolve().parent.parent
 STRICT_LOGS = "LICTOR_STRICT_LOGS"  # set by the suite: a log of ours with a complaint in it is a failure
@@ -445,7 +445,7 @@ def _initialise(server: VaultServer) -> None:
     server.program.wait_until(lambda: server.api("sys/health")["initialized"])
 
 
-async def eventually(check: Any, seconds: float = 10.0, every: float = 0.02) -> Any:
+async def eventually(check: Any, seconds: float = 30.0, every: float = 0.02) -> Any:
     """Return the first true value of a call (maybe a coroutine's). Raise AssertionError after `seconds`."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:

@@ -59,7 +59,7 @@ class Proxy:
 
     def wait_ready(self) -> None:
         """Wait until it says so."""
-        self.program.wait_until(lambda: self.admin("ready"), 90)
+        self.program.wait_until(lambda: self.admin("ready"))
 
 
 @dataclass(slots=True)

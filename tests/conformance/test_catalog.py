@@ -19,7 +19,7 @@ from controlplane.consul.rows import Rows
 from controlplane.consul.settings import ConsulSettings
 from harness.certificates import Authority, Mistakes
 from harness.meshes import instance
-from harness.servers import MANAGEMENT_TOKEN, ConsulServer, consul_server
+from harness.servers import MANAGEMENT_TOKEN, ConsulServer, consul_server, eventually
 from lictor.up.ports import free_ports
 from policies.errors import (
     CatalogBadAnswer,
@@ -101,7 +101,7 @@ async def test_a_blocking_read_answers_when_something_changed(consul: ConsulServ
         assert not done
         entry = {"Kind": "service-intentions", "Name": "cat-blocked", "Sources": [{"Name": "a", "Action": "allow"}]}
         await asyncio.to_thread(consul.write, entry)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             answer = await waiting
         assert [row["SourceName"] for row in answer.data] == ["a"]
         assert int(answer.cursor) > int(first.cursor)
@@ -110,7 +110,7 @@ async def test_a_blocking_read_answers_when_something_changed(consul: ConsulServ
 async def test_a_blocking_read_ends_after_its_wait(consul: ConsulServer) -> None:
     async with catalog(consul) as agent:
         first = await agent.read(RootsWatch(), "", 1)
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(10):
             again = await agent.read(RootsWatch(), first.cursor, 0.5)
         assert again.data == first.data
 
@@ -125,7 +125,7 @@ async def test_an_entry_that_is_not_there_is_none_and_its_coming_is_waited_for(c
         done, _ = await asyncio.wait([waiting], timeout=0.2)
         assert not done
         await asyncio.to_thread(consul.write, {"Kind": "ingress-gateway", "Name": "cat-late", "Listeners": []})
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             assert (await waiting).data["Name"] == "cat-late"
 
 
@@ -453,19 +453,21 @@ async def test_the_environment_of_this_process_has_no_say(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(("cursor", "limit"), [("1", 48), ("", 12)])
 async def test_reads_of_upstreams_never_take_every_connection_of_the_agent(cursor: str, limit: int) -> None:
-    waiting, most = 0, 0
+    waiting, ended = list[str](), asyncio.Event()
 
-    async def count(_: web.Request) -> web.StreamResponse:
-        nonlocal waiting, most
-        waiting += 1
-        most = max(most, waiting)
-        await asyncio.sleep(0.05)
-        waiting -= 1
+    async def hold(request: web.Request) -> web.StreamResponse:
+        waiting.append(request.path)
+        await ended.wait()
         return web.json_response([], headers={"X-Consul-Index": "1"})
 
-    async with faulty(count) as agent:
-        await asyncio.gather(*(agent.read(EndpointsWatch(f"s{number}"), cursor, 1) for number in range(200)))
-    assert most == limit
+    async with faulty(hold) as agent:
+        upstreams = [asyncio.create_task(agent.read(EndpointsWatch(f"s{n}"), cursor, 60)) for n in range(200)]
+        await eventually(lambda: len(waiting) >= limit)
+        await asyncio.sleep(0.1)  # more would come now
+        assert len(waiting) == limit
+        ended.set()
+        await asyncio.gather(*upstreams)
+    assert len(waiting) == 200
 
 
 async def test_what_a_proxy_must_hear_of_itself_does_not_queue_behind_its_upstreams() -> None:

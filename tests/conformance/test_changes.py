@@ -57,11 +57,12 @@ async def shares(mesh: World, count: int) -> Counter[str]:
     return found
 
 
-async def test_5000_requests_land_within_2_points_of_80_20(mesh: World) -> None:
-    parts = await asyncio.gather(*(shares(mesh, 1250) for _ in range(4)))
+async def test_10_000_requests_land_within_2_points_of_80_20(mesh: World) -> None:
+    """Of 5,000 one run in 2,500 would not: 2 points are 3.5 standard deviations. Here they are 5."""
+    parts = await asyncio.gather(*(shares(mesh, 2500) for _ in range(4)))
     found = sum(parts, Counter())
-    assert abs(found["api v1"] / 5000 - 0.80) < 0.02
-    assert found["api v1"] + found["api v2"] == 5000
+    assert abs(found["api v1"] / 10_000 - 0.80) < 0.02
+    assert found["api v1"] + found["api v2"] == 10_000
 
 
 async def test_a_new_split_holds_within_a_second_and_no_request_fails(mesh: World, tmp_path: Path) -> None:
@@ -70,9 +71,9 @@ async def test_a_new_split_holds_within_a_second_and_no_request_fails(mesh: Worl
         await split(mesh, tmp_path, 50, 50)
         await asyncio.sleep(1.0)
         running.answers.clear()
-        found = sum(await asyncio.gather(*(shares(mesh, 2500) for _ in range(4))), running.answers.copy())
+        found = sum(await asyncio.gather(*(shares(mesh, 3500) for _ in range(4))), running.answers.copy())
         await split(mesh, tmp_path, 80, 20)
-    assert found.total() >= 10_000
+    assert found.total() >= 14_000  # 4.7 standard deviations
     assert abs(found["api v1"] / found.total() - 0.50) < 0.02
     assert running.failures == []
 
@@ -339,7 +340,7 @@ async def restart(mesh: World, name: str, loads: list[Load]) -> None:
 
 
 @pytest.mark.parametrize("mesh", ["real"], indirect=True)
-@pytest.mark.timeout(60 + 60 * ROUNDS)
+@pytest.mark.timeout(120 + 60 * ROUNDS)
 async def test_nobody_notices_that_proxies_are_restarted(mesh: World) -> None:
     """A second process takes over the ports of the gateway, of a sidecar that calls and of one that is called, at once.
 

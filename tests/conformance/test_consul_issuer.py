@@ -19,9 +19,11 @@ from policies.errors import CatalogUnreachable
 from policies.identity import Leaf, SpiffeId
 
 
-async def collect(issuer: ConsulIssuer, spiffe_id: SpiffeId, count: int, seconds: float) -> list[Leaf]:
+async def collect(
+    issuer: ConsulIssuer, spiffe_id: SpiffeId, count: int, seconds: float, found: list[Leaf] | None = None
+) -> list[Leaf]:
     stream = cast("AsyncGenerator[Leaf, None]", issuer.leaves(spiffe_id))
-    found = []
+    found = [] if found is None else found
     try:
         async with asyncio.timeout(seconds):
             async for leaf in stream:
@@ -45,8 +47,9 @@ async def test_a_rotation_of_the_ca_brings_a_new_leaf() -> None:
     with consul_server() as server:
         async with Catalog(ConsulSettings(server.http_addr)) as agent:
             identity = SpiffeId(str((await agent.roots())["TrustDomain"]), "dc1", "web")
-            collecting = asyncio.create_task(collect(ConsulIssuer(agent, local=True), identity, 2, 60))
-            await asyncio.sleep(1)
+            found: list[Leaf] = []
+            collecting = asyncio.create_task(collect(ConsulIssuer(agent, local=True), identity, 2, 90, found))
+            await eventually(lambda: found)
             config = server.api("connect/ca/configuration")
             config["Config"]["PrivateKeyType"] = "rsa"
             config["Config"]["PrivateKeyBits"] = 2048

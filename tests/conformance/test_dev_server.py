@@ -200,8 +200,8 @@ def test_the_state_outlives_a_kill_and_only_its_owner_reads_it(tmp_path: Path) -
         dev.api("kv/kept", "PUT", "value")
         before = dev.api("connect/ca/roots")
         index = index_of(dev, "config/service-defaults/kept")
-        time.sleep(1.2)
         file = dev.program.folder / "state.json"
+        dev.program.wait_until(lambda: "kept" in json.loads(file.read_text())["consul"]["state"]["keys"])
         assert file.stat().st_mode & 0o077 == 0
         dev.program.kill()
         dev.restart()

@@ -77,7 +77,6 @@ def context_of(server: ConsulServer, folder: Path, service: str) -> ssl.SSLConte
 # --- on both servers -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(120)
 async def test_a_mesh_reaches_outside_as_its_intentions_say(consul: ConsulServer, tmp_path: Path) -> None:
     """An ordinary upstream of an ordinary sidecar; services come, change and go without a restart of anything."""
     ext, late, gateway, web = next(names), next(names), f"out-{next(names)}", f"web-{next(names)}"
@@ -136,7 +135,6 @@ async def answers(port: int, status: int, body: bytes | None = None) -> bool:
     return False
 
 
-@pytest.mark.timeout(90)
 async def test_an_explicit_row_survives_what_the_catalog_makes_of_it(consul: ConsulServer, tmp_path: Path) -> None:
     """Consul overwrites it by the wildcard's row at the next registration: TLS would become plaintext."""
     ext, gateway = next(names), f"out-{next(names)}"

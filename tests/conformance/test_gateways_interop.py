@@ -171,7 +171,6 @@ def ask(method: str, target: str, *lines: str, body: bytes = b"") -> bytes:
     return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: partner", *lines, "", ""]).encode() + body
 
 
-@pytest.mark.timeout(90)
 async def test_an_upstream_through_the_terminating_gateway_reaches_an_envoy_over_tls(running: Running) -> None:
     async with App(tell_back).running(running.app) as app:
         await eventually(lambda: works(running.upstream), 20, every=0.1)
@@ -203,7 +202,6 @@ async def works(port: int) -> bool:
         return (await wire.ask(ask("GET", "/"))).status == 200
 
 
-@pytest.mark.timeout(90)
 async def test_curl_speaks_tls_with_that_envoy_by_connect(running: Running) -> None:
     """End to end: the certificate that curl checks is Envoy's, and h2 is a matter of those two."""
 

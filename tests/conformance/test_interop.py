@@ -261,8 +261,8 @@ async def test_a_split_and_a_change_of_intentions_work_through_every_pairing(
             await eventually(both, 20)
         except AssertionError as error:
             raise AssertionError(seen[-1]) from error
-        found = await counted(400)
-        assert 0.65 < found["v1"] / 400 < 0.85
+        found = await counted(600)
+        assert 0.65 < found["v1"] / 600 < 0.85
         server.write(
             {"Kind": "service-intentions", "Name": "sp-api", "Sources": [{"Name": "sp-web", "Action": "deny"}]}
         )

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from harness.certificates import Authority
 from harness.outside import server_context, write_leaf, write_root
 from harness.peers import peers
@@ -81,7 +79,6 @@ def linked(case: Case, name: str, folder: Path) -> dict[str, Any]:
     return row
 
 
-@pytest.mark.timeout(120)
 async def test_envoy_and_our_gateway_trust_the_same_servers(tmp_path: Path) -> None:
     outside, clients = Authority("outside"), Authority("clients")
     write_root(tmp_path, outside, "outside")

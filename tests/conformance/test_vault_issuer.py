@@ -491,7 +491,7 @@ async def test_a_role_that_is_not_there_is_told(prepared: Prepared) -> None:
 
 
 async def test_the_next_leaf_comes_before_the_last_one_ends(prepared: Prepared) -> None:
-    async with issuing(prepared.settings(prepared.approle("web"), ttl="4s")) as issuer:
+    async with issuing(prepared.settings(prepared.approle("web"), ttl="8s")) as issuer:
         stream = issuer.leaves(spiffe("web"))
         leaves = []
         async with asyncio.timeout(60):
@@ -581,11 +581,11 @@ def value(issuer: VaultIssuer) -> str:
 
 
 async def test_a_token_at_its_greatest_age_is_followed_by_a_login_with_the_next_secret_id(prepared: Prepared) -> None:
-    login = prepared.approle("db")
+    login, later = prepared.approle("db"), prepared.approle("db")  # made before the token's few seconds begin
     with short_lived_tokens(prepared, "db"), capture_logs() as logs:
         async with issuing(prepared.settings(login)) as issuer, kept_going(issuer, "db"):
             old = value(issuer)
-            Path(login.secret_id_file).write_text(Path(prepared.approle("db").secret_id_file).read_text())
+            Path(login.secret_id_file).write_text(Path(later.secret_id_file).read_text())
             await eventually(lambda: value(issuer) not in {"", old}, 12)
             assert issuer.status.failures == 0
     assert [entry["event"] for entry in logs] == ["leaf_issued"], "a fresh one lay ready: nothing to tell"

@@ -22,6 +22,12 @@ def until(check: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def blocked(pid: int) -> int:
+    """Return the mask of the signals that wait for a process to ask for them, see proc_pid_status(5)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("SigBlk:")), 16)
+
+
 def test_who_carries_a_mark_is_found_by_the_whole_of_it(tmp_path: Path) -> None:
     own, other = start(guard.APP, tmp_path), start(guard.APP, tmp_path / "other")
     try:
@@ -56,7 +62,7 @@ def test_it_sweeps_when_told_and_removes_the_folder(tmp_path: Path) -> None:
     (folder / "secret").touch()
     app = start(guard.APP, folder)
     running = subprocess.Popen([sys.executable, "-I", "-S", str(guard.__file__), str(folder), str(os.getpid())])
-    time.sleep(0.3)
+    until(lambda: blocked(running.pid) >> (signal.SIGINT - 1) & 1)  # with SIGTERM, which would have ended it before
     assert running.poll() is None
     running.terminate()
     assert running.wait(20) == 0
