@@ -162,9 +162,9 @@ class Peers:
         for program in self._programs:
             if program.running() and program.process is not None:
                 program.process.terminate()
-        for program in self._programs:
-            program.stop()
-        self._programs.clear()
+        with contextlib.ExitStack() as everybody:  # also when one has something to complain about
+            while self._programs:
+                everybody.callback(self._programs.pop().stop)
 
 
 def _envoy_listens(admin: int) -> bool:

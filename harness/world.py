@@ -396,7 +396,8 @@ def _stop(world: World) -> None:
     for proxy in world.proxies.values():
         if proxy.program.running():
             proxy.program.process.terminate()  # type: ignore[union-attr]  # it runs
-    for proxy in world.proxies.values():
-        proxy.program.stop()
-    for app in world.apps.values():
-        app.stop()
+    with contextlib.ExitStack() as everybody:  # also when one has something to complain about
+        for app in world.apps.values():
+            everybody.callback(app.stop)
+        for proxy in world.proxies.values():
+            everybody.callback(proxy.program.stop)
