@@ -61,7 +61,7 @@ def command_line(pid: int) -> str:
         return ""
 
 
-def after(look: Callable[[], Collection[str]], seconds: float = 5.0) -> list[str]:
+def after(look: Callable[[], Collection[str]], seconds: float = 15.0) -> list[str]:
     """Return what is still seen after a while: who was told to end may take a moment."""
     deadline = time.monotonic() + seconds
     while (left := look()) and time.monotonic() < deadline:

@@ -55,7 +55,7 @@ class Proxy:
 
     def admin(self, page: str) -> object:
         """Return a page of its admin endpoint."""
-        return http_json(f"http://127.0.0.1:{self.admin_port}/{page}", timeout=5)
+        return http_json(f"http://127.0.0.1:{self.admin_port}/{page}", timeout=20)
 
     def wait_ready(self) -> None:
         """Wait until it says so."""

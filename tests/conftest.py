@@ -99,7 +99,7 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     """Fail when a test ends with a task that still runs or a socket that is still open."""
     before = _sockets()
     yield
-    deadline = asyncio.get_running_loop().time() + 2.0
+    deadline = asyncio.get_running_loop().time() + 10.0
     while True:
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         sockets = _sockets() - before

@@ -157,7 +157,8 @@ async def test_a_tcp_check_passes_while_somebody_listens(api: Api) -> None:
 
 
 async def test_a_change_needs_as_many_results_as_the_check_says(api: Api, app: App) -> None:
-    await checked(api, "count", HTTP=app.url("/flapping"), FailuresBeforeWarning=1, FailuresBeforeCritical=2)
+    times = {"FailuresBeforeWarning": 1, "FailuresBeforeCritical": 2, "Interval": "2s"}  # the warning lasts for as long
+    await checked(api, "count", HTTP=app.url("/flapping"), **times)
     await result(api, "count", "passing")
     app.fails = True
     await result(api, "count", "warning")

@@ -139,7 +139,7 @@ def test_nothing_outlives_a_killed_lictor_up(tmp_path: Path) -> None:
         assert len(below) == 5
     finally:
         up.program.kill()
-    until(lambda: not [pid for pid in below if Path(f"/proc/{pid}").exists()], 5)
+    until(lambda: not [pid for pid in below if Path(f"/proc/{pid}").exists()], 15)
 
 
 def test_a_wrong_file_starts_nothing(tmp_path: Path) -> None:

@@ -28,19 +28,19 @@ def test_the_mesh_is_healthy_and_answers_through_two_pairs(compose: Compose) -> 
 
 
 def test_the_split_is_80_20_and_follows_consul_config_write(compose: Compose) -> None:
-    found = counted(compose.url, API, 1000)
-    assert 0.75 < found["200 api v1"] / 1000 < 0.85
+    found = counted(compose.url, API, 1600)
+    assert 0.75 < found["200 api v1"] / 1600 < 0.85
     compose.consul("config", "write", "-", stdin=EVEN)
-    eventually(lambda: 0.4 < counted(compose.url, API, 300)["200 api v2"] / 300 < 0.6, 3)
+    eventually(lambda: 0.4 < counted(compose.url, API, 300)["200 api v2"] / 300 < 0.6)
 
 
 def test_an_intention_denies_and_allows(compose: Compose) -> None:
     compose.consul("intention", "delete", "edge", "web")
     compose.consul("intention", "create", "-deny", "edge", "web")
-    eventually(lambda: curl(compose.url, WEB) == ["403 RBAC: access denied"], 3)
+    eventually(lambda: curl(compose.url, WEB) == ["403 RBAC: access denied"])
     compose.consul("intention", "delete", "edge", "web")
     compose.consul("intention", "create", "-allow", "edge", "web")
-    eventually(lambda: curl(compose.url, WEB)[0].startswith("200"), 3)
+    eventually(lambda: curl(compose.url, WEB)[0].startswith("200"))
 
 
 def test_the_gateway_speaks_tls_with_a_certificate_from_vault(compose: Compose, edge_ca: str) -> None:
@@ -53,9 +53,9 @@ def test_web_reaches_the_partner_through_egress_as_its_intention_says(compose: C
 
     eventually(lambda: offers().startswith("200 web v1 -> partner: /offers of partner"), 20)
     compose.consul("config", "delete", "-kind", "service-intentions", "-name", "partner")
-    eventually(lambda: offers() == "200 web v1 -> 403 RBAC: access denied", 3)
+    eventually(lambda: offers() == "200 web v1 -> 403 RBAC: access denied")
     compose.consul("intention", "create", "-allow", "web", "partner")
-    eventually(lambda: offers().startswith("200 web v1 -> partner: /offers"), 3)
+    eventually(lambda: offers().startswith("200 web v1 -> partner: /offers"))
 
 
 def test_nothing_is_published_but_the_gateway_and_the_uis_on_loopback(compose: Compose) -> None:
