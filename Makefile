@@ -37,7 +37,7 @@ check: setup
 	$(BIN)/lint-imports
 
 # What decides is judged by its own tests, branch by branch: the whole of policies/, and each part of its core.
-CORE = intentions chain compiler outbounds listeners routes route_index http_routes api_gateway api_listeners ingress retries outliers limits splits balance rotation snapshot updates reducer wanted identity filters paths
+CORE = intentions chain compiler outbounds listeners routes route_index edge/http_routes edge/api_gateway edge/api_listeners edge/ingress retries outliers limits splits balance rotation snapshot updates reducer wanted identity filters paths
 coverage: setup
 	$(BIN)/pytest -q -n 2 --dist loadfile --cov=policies --cov-report= tests/unit tests/property --ignore-glob='*/test_fuzz_*' $(ARGS)
 	$(BIN)/coverage report --skip-covered --fail-under=90

@@ -15,8 +15,8 @@ from dataplane.tls_transport import TlsTransport
 from policies.errors import ConnectFailed, ConnectTimedOut, IdentityError, LeafEnded
 
 if TYPE_CHECKING:
-    from dataplane.names import Lookup
-    from dataplane.outside_dialling import OutsideDialler
+    from dataplane.egress.dialling import OutsideDialler
+    from dataplane.egress.names import Lookup
     from dataplane.pool import Route
 
 Made = Callable[[float, float], asyncio.Protocol]
@@ -37,7 +37,7 @@ class Dialler:
     def outside(self) -> OutsideDialler:
         """Return what the outside needs; `met` is None as long as there is none."""
         if self.met is None:
-            from dataplane.outside_dialling import OutsideDialler  # noqa: PLC0415 - few sidecars lead outside
+            from dataplane.egress.dialling import OutsideDialler  # noqa: PLC0415 - few sidecars lead outside
 
             self.met = OutsideDialler(self._lookup, self.renamed)
         return self.met

@@ -21,8 +21,8 @@ from policies.mesh import Mesh
 from policies.table import Table
 
 if TYPE_CHECKING:  # a sidecar loads none of these
-    from dataplane.server_tls import ServerContexts
-    from policies.server_certificates import EdgeMaterial
+    from dataplane.edge.server_tls import ServerContexts
+    from policies.edge.server_certificates import EdgeMaterial
 
 log = structlog.get_logger(__name__)
 
@@ -140,7 +140,7 @@ def _outside(
 ) -> tuple[Mapping[int, ServerContexts], tuple[Problem, ...]]:
     if not table.ingress:
         return {}, ()
-    from dataplane.server_tls import contexts_of_listeners  # noqa: PLC0415 - only a gateway has such listeners
-    from policies.server_certificates import NO_MATERIAL  # noqa: PLC0415 - the same
+    from dataplane.edge.server_tls import contexts_of_listeners  # noqa: PLC0415 - only a gateway has such listeners
+    from policies.edge.server_certificates import NO_MATERIAL  # noqa: PLC0415 - the same
 
     return contexts_of_listeners(table.ingress, material or NO_MATERIAL, old.outside if old is not None else {})

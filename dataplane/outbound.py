@@ -22,8 +22,8 @@ from dataplane.routing import NO_UPSTREAM, Decision, PreparedOutbound
 from policies.table import Leg, Outbound, Route, Table, VirtualHost
 
 if TYPE_CHECKING:
-    from dataplane.hosts import Hosts
-    from policies.edge_tls import Hsts, RedirectToTls
+    from dataplane.edge.hosts import Hosts
+    from policies.edge.tls import Hsts, RedirectToTls
 
 _XFCC = frozenset({b"x-forwarded-client-cert"})
 _NO_HOST = Reply(404, "no_host_matches")
@@ -184,8 +184,8 @@ def upstream_decider(live: Live, pools: Pools, upstream: str) -> Decide:
 
 def ingress_decider(live: Live, pools: Pools, port: int) -> Decide:
     """Return the decision about every request on a listener of the ingress gateway."""
-    from dataplane.hosts import Hosts  # noqa: PLC0415 - a sidecar has no such listener
-    from dataplane.redirects import HTTPS, redirect_reply  # noqa: PLC0415 - the same
+    from dataplane.edge.hosts import Hosts  # noqa: PLC0415 - a sidecar has no such listener
+    from dataplane.edge.redirects import HTTPS, redirect_reply  # noqa: PLC0415 - the same
 
     table: Table | None = None
     virtual_hosts: tuple[VirtualHost, ...] = ()

@@ -23,7 +23,7 @@ from policies.identity import SpiffeId
 from policies.outliers import Failure
 
 if TYPE_CHECKING:
-    from policies.egress import Origination
+    from policies.egress.links import Origination
 
 IDLE_SECONDS = 60.0
 MAX_IDLE = 256

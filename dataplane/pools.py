@@ -23,8 +23,8 @@ from policies.retries import RetryBudget
 from policies.table import Cluster, Leg
 
 if TYPE_CHECKING:
-    from dataplane.names import Lookup
-    from policies.egress import Origination
+    from dataplane.egress.names import Lookup
+    from policies.egress.links import Origination
 
 FOLLOWED_AT_ONCE, CLOSED_AT_ONCE = 32, 16  # clusters, targets, until others have their turn
 _LOCAL_APP = "local_app"
@@ -223,7 +223,7 @@ class Pools:
         """Return the endpoints of a cluster by what is known of its host names."""
         if cluster.spiffe_id is not None or not any(endpoint.host for endpoint in cluster.endpoints):
             return cluster.endpoints
-        from policies.host_names import resolved  # noqa: PLC0415 - only who leads outside has names
+        from policies.egress.host_names import resolved  # noqa: PLC0415 - only who leads outside has names
 
         return resolved(cluster.endpoints, self._dialler.outside.names.addresses, strict=cluster.strict_dns)
 

@@ -24,9 +24,9 @@ from policies.listeners import ListenerKey, Purpose, changes, ingress_key
 from policies.table import Table
 
 if TYPE_CHECKING:
-    from dataplane.edge_listeners import EdgeListeners
-    from dataplane.egress import Doors
-    from dataplane.names import Lookup
+    from dataplane.edge.listeners import EdgeListeners
+    from dataplane.egress.doors import Doors
+    from dataplane.egress.names import Lookup
 
 log = structlog.get_logger(__name__)
 
@@ -186,7 +186,7 @@ class Dataplane:
                 counts = self._metrics.for_listener(str(key))
                 self._revocations[listener] = Revocation(listener, counts, self.clock)
             case Purpose.EGRESS:
-                from dataplane.egress import Doors  # noqa: PLC0415 - of no use to a sidecar
+                from dataplane.egress.doors import Doors  # noqa: PLC0415 - of no use to a sidecar
 
                 doors = Doors(self._live, self.pools, self.clock, self._metrics)
                 listener = self._bound(key, doors.welcome, doors.introductions)

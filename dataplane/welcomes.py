@@ -25,7 +25,7 @@ from policies.listeners import ListenerKey, Purpose, behind
 from policies.table import Inbound
 
 if TYPE_CHECKING:
-    from dataplane.edge_listeners import EdgeListeners
+    from dataplane.edge.listeners import EdgeListeners
     from dataplane.tls_transport import TlsTransport
 
 
@@ -42,7 +42,7 @@ class Welcomes:
     @cached_property
     def edge(self) -> EdgeListeners:
         """What a gateway's listeners share."""
-        from dataplane.edge_listeners import EdgeListeners  # noqa: PLC0415 - half a megabyte that no sidecar needs
+        from dataplane.edge.listeners import EdgeListeners  # noqa: PLC0415 - half a megabyte that no sidecar needs
 
         return EdgeListeners(self._live, self._pools, self._clock)
 
@@ -52,8 +52,8 @@ class Welcomes:
 
     def proxy(self, key: ListenerKey) -> Welcome:
         """Return the welcome of our app, for hosts outside."""
-        from dataplane.forward_proxy import passing_on  # noqa: PLC0415 - of use to few sidecars
-        from dataplane.proxied_heads import parse_proxied  # noqa: PLC0415 - likewise
+        from dataplane.egress.forward_proxy import passing_on  # noqa: PLC0415 - of use to few sidecars
+        from dataplane.egress.proxied_heads import parse_proxied  # noqa: PLC0415 - likewise
 
         decide = passing_on(upstream_decider(self._live, self._pools, key.name))
         return self._plain(key, decide, parse=parse_proxied)

@@ -18,8 +18,8 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
-from policies.acme import HTTP_01, TLS_ALPN_01, AcmeCertificate, wrong_name
-from policies.server_certificates import canonical_name
+from policies.edge.acme import HTTP_01, TLS_ALPN_01, AcmeCertificate, wrong_name
+from policies.edge.server_certificates import canonical_name
 from sidecar.yaml_reader import Section
 
 

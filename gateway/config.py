@@ -20,7 +20,7 @@ from controlplane.registration import Definition, check_definition, gateway_defi
 from gateway.passthrough import read_passthrough
 from gateway.protection import read_forwarding, read_protection, read_proxy_protocol
 from gateway.tls import read_tls
-from policies.edge import EdgeSettings
+from policies.edge.settings import EdgeSettings
 from policies.errors import IdentityError
 from policies.identity import parse_service_name
 from policies.protection import DEFAULT_PROTECTION, INSIDE

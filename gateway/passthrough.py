@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 
+from policies.edge.passthrough import PassthroughRule
 from policies.errors import IdentityError
 from policies.identity import parse_service_name
-from policies.passthrough import PassthroughRule
 from sidecar.yaml_reader import Section
 
 _NAME = re.compile(r"(?:\*\.)?[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*|\*")

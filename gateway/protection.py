@@ -30,12 +30,12 @@ from __future__ import annotations
 import ipaddress
 import math
 
+from policies.edge.forwarding import DEFAULT_FORWARDING, Forwarding, Networks
+from policies.edge.proxy_protocol import NO_PROXY_PROTOCOL, ProxyProtocol
+from policies.edge.rate_limit import Rate
 from policies.errors import IdentityError
-from policies.forwarding import DEFAULT_FORWARDING, Forwarding, Networks
 from policies.identity import parse_service_name
 from policies.protection import DEFAULT_PROTECTION, Protection
-from policies.proxy_protocol import NO_PROXY_PROTOCOL, ProxyProtocol
-from policies.rate_limit import Rate
 from sidecar.yaml_reader import MAX_PORT, Section
 
 _WHOLE = 100.0

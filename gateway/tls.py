@@ -21,7 +21,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.acme import read_acme
-from policies.edge_tls import (
+from policies.edge.server_certificates import canonical_name
+from policies.edge.tls import (
     DEFAULT_DOMAIN,
     NO_WORDS,
     CertificateSettings,
@@ -32,7 +33,6 @@ from policies.edge_tls import (
     RedirectToTls,
     VaultCertificate,
 )
-from policies.server_certificates import canonical_name
 from sidecar.yaml_reader import Section
 
 _STATUSES = (301, 308)

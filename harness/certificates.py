@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dataplane.tls import build_contexts
+from policies.edge.server_certificates import ServerCertificate, read_server_certificate
 from policies.identity import Leaf, Roots, SpiffeId
 from policies.mesh import TlsLimits
-from policies.server_certificates import ServerCertificate, read_server_certificate
 
 TRUST_DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
 HOUR = timedelta(hours=1)

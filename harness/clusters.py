@@ -6,9 +6,9 @@ from dataplane.circuits import Circuit
 from dataplane.clock import Clock
 from dataplane.clusters import ClusterPools
 from dataplane.dialling import Dialler
+from dataplane.egress.names import Resolver
 from dataplane.live import Live
 from dataplane.metrics import UpstreamCounts
-from dataplane.names import Resolver
 from dataplane.outliers import Outliers
 from dataplane.pool import Pool, Route
 from policies.balance import Endpoint, LoadBalancer, build

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from dataplane.names import Resolved
+from dataplane.egress.names import Resolved
 from policies.errors import NameNotResolved
 
 _A, _AAAA = 1, 28

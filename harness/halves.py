@@ -7,19 +7,19 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from dataplane.credentials import NO_CREDENTIALS, Credential, Credentials
+from dataplane.egress.names import Lookup
 from dataplane.live import Generation, Live, generation_after
 from dataplane.metrics import Metrics
-from dataplane.names import Lookup
 from dataplane.serve import Dataplane
 from harness.certificates import Authority
 from harness.meshes import Json, Member, ingress, intention, sidecar, upstream
 from harness.meshes import chain as chain_of
 from lictor.up.ports import free_ports
 from policies.compiler import compile_table
-from policies.edge import NO_EDGE, EdgeSettings
+from policies.edge.server_certificates import EdgeMaterial
+from policies.edge.settings import NO_EDGE, EdgeSettings
 from policies.identity import Leaf, Roots
 from policies.mesh import Mesh
-from policies.server_certificates import EdgeMaterial
 from policies.table import Table
 from policies.updates import Update
 

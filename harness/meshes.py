@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.certificates import TRUST_DOMAIN, Authority, Mistakes
 from policies.compiler import compile_table
-from policies.edge import NO_EDGE, EdgeSettings
+from policies.edge.settings import NO_EDGE, EdgeSettings
 from policies.reducer import apply
 from policies.snapshot import Role, Snapshot
 from policies.table import Table

@@ -58,8 +58,8 @@ def _of_gateway(
     problems: list[Problem],
 ) -> Table:
     """Return the table with a gateway's own listeners. Adds to its outbounds, and problems."""
-    from policies.edge_listeners import edge_listeners, passthrough  # noqa: PLC0415 - a sidecar needs none of it
-    from policies.filter_chains import compile_egress  # noqa: PLC0415 - the same
+    from policies.edge.listeners import edge_listeners, passthrough  # noqa: PLC0415 - a sidecar needs none of it
+    from policies.egress.filter_chains import compile_egress  # noqa: PLC0415 - the same
 
     ingress = edge_listeners(snapshot, registration, outbounds, previous, problems)
     return replace(
@@ -143,7 +143,7 @@ def _places(snapshot: Snapshot, registration: Registration) -> dict[str, _Place]
     """Return all upstreams by their keys in the table: those of the registration, and what a gateway leads to."""
     upstreams, found, taken = snapshot.upstreams, dict[str, _Place](), set[str]()
     if snapshot.ingress is not None:
-        from policies.ingress import exposed_circuits  # noqa: PLC0415 - only an ingress gateway has an entry
+        from policies.edge.ingress import exposed_circuits  # noqa: PLC0415 - only an ingress gateway has an entry
 
         exposures = exposed_circuits(snapshot.ingress, snapshot.gateway_services)
         found = {

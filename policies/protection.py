@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from policies.rate_limit import Rate
+    from policies.edge.rate_limit import Rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,9 @@ from policies.watches import (
 )
 
 if TYPE_CHECKING:  # a sidecar loads none of these
-    from policies.api_gateway import ApiGateway, Bindings
-    from policies.http_routes import HttpRoute, TcpRoute
-    from policies.server_certificates import CertificateUpdate, ClientCaUpdate
+    from policies.edge.api_gateway import ApiGateway, Bindings
+    from policies.edge.http_routes import HttpRoute, TcpRoute
+    from policies.edge.server_certificates import CertificateUpdate, ClientCaUpdate
 
 
 def apply(snapshot: Snapshot, update: Update) -> Snapshot:
@@ -55,7 +55,7 @@ def apply(snapshot: Snapshot, update: Update) -> Snapshot:
 
 
 def _with_material(snapshot: Snapshot, update: CertificateUpdate | ClientCaUpdate) -> Snapshot:
-    from policies.server_certificates import NO_MATERIAL  # noqa: PLC0415 - only a gateway has any
+    from policies.edge.server_certificates import NO_MATERIAL  # noqa: PLC0415 - only a gateway has any
 
     before = snapshot.material or NO_MATERIAL
     material = before.updated(update)
@@ -115,7 +115,7 @@ def _with_targets(snapshot: Snapshot, before: AbstractSet[Watch], now: AbstractS
 
 def _bindings(snapshot: Snapshot) -> Bindings | None:
     """Return what an api-gateway leads to, as soon as entry and routes have been heard."""
-    from policies.api_gateway import bind  # noqa: PLC0415 - a tenth of a megabyte that only an api-gateway pays
+    from policies.edge.api_gateway import bind  # noqa: PLC0415 - a tenth of a megabyte that only an api-gateway pays
 
     registration = snapshot.registration
     name = registration.service if registration is not None else ""
@@ -147,7 +147,7 @@ def _with_links(snapshot: Snapshot) -> Snapshot:
     entry, rows = snapshot.terminating, snapshot.gateway_services
     if entry is None or rows is None:
         return snapshot
-    from policies.egress import linked  # noqa: PLC0415 - only a terminating gateway has links
+    from policies.egress.links import linked  # noqa: PLC0415 - only a terminating gateway has links
 
     links = {link.name: link for link in linked(entry, rows)}
     leaves = {name: leaf for name, leaf in snapshot.leaves.items() if name in links}

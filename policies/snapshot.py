@@ -37,12 +37,12 @@ from policies.watches import (
 )
 
 if TYPE_CHECKING:  # a sidecar loads none of these
-    from policies.api_gateway import Bindings
-    from policies.edge import EdgeSettings
-    from policies.egress import LinkedService, TerminatingEntry
-    from policies.ingress import GatewayService, IngressEntry
-    from policies.outside import Defaults, OutsideResolver
-    from policies.server_certificates import EdgeMaterial
+    from policies.edge.api_gateway import Bindings
+    from policies.edge.ingress import GatewayService, IngressEntry
+    from policies.edge.server_certificates import EdgeMaterial
+    from policies.edge.settings import EdgeSettings
+    from policies.egress.links import LinkedService, TerminatingEntry
+    from policies.egress.outside import Defaults, OutsideResolver
 
 _A = TypeVar("_A")
 

@@ -17,10 +17,10 @@ from policies.route_index import RouteIndex
 from policies.routes import HeaderModifiers, RouteMatch
 
 if TYPE_CHECKING:  # a sidecar has none of these
-    from policies.edge import EdgeSettings
-    from policies.edge_tls import Hsts, ListenerTls, RedirectToTls
-    from policies.egress import Origination
-    from policies.passthrough import PassthroughListener
+    from policies.edge.passthrough import PassthroughListener
+    from policies.edge.settings import EdgeSettings
+    from policies.edge.tls import Hsts, ListenerTls, RedirectToTls
+    from policies.egress.links import Origination
 
 DEFAULT_REQUEST_TIMEOUT = 15.0  # seconds; Envoy's, which Consul leaves in force
 DEFAULT_IDLE_TIMEOUT = 300.0

@@ -40,12 +40,12 @@ from policies.watches import (
 from policies.weak import items, mapping, rows
 
 if TYPE_CHECKING:  # a sidecar loads none of these
-    from policies.api_gateway import ApiGateway
-    from policies.egress import TerminatingEntry
-    from policies.http_routes import HttpRoute, TcpRoute
-    from policies.ingress import GatewayService, IngressEntry
-    from policies.outside import Defaults, OutsideResolver
-    from policies.server_certificates import CertificateUpdate, ClientCaUpdate
+    from policies.edge.api_gateway import ApiGateway
+    from policies.edge.http_routes import HttpRoute, TcpRoute
+    from policies.edge.ingress import GatewayService, IngressEntry
+    from policies.edge.server_certificates import CertificateUpdate, ClientCaUpdate
+    from policies.egress.links import TerminatingEntry
+    from policies.egress.outside import Defaults, OutsideResolver
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +146,11 @@ def _parse(watch: _ParsedWatch, raw: Any, before: Answer | None) -> tuple[Answer
             chain = parse_chain(mapping(raw))
             return chain, (*not_understood(chain), *passed_over(chain))
         case GatewayServicesWatch():
-            from policies.ingress import parse_gateway_services  # noqa: PLC0415 - only gateways ask
+            from policies.edge.ingress import parse_gateway_services  # noqa: PLC0415 - only gateways ask
 
             return parse_gateway_services(items(raw)), ()
         case RoutesWatch(kind, gateway):
-            from policies.http_routes import parse_routes  # noqa: PLC0415 - only an api-gateway asks
+            from policies.edge.http_routes import parse_routes  # noqa: PLC0415 - only an api-gateway asks
 
             return parse_routes(kind, items(raw), gateway, before)
         case _:
@@ -163,7 +163,7 @@ def _about_entry(watch: EntryWatch, raw: Any) -> tuple[Problem, ...]:
         case MeshWatch():
             return not_followed(raw)
         case DefaultsWatch():
-            from policies.outside import not_reached  # noqa: PLC0415 - only a terminating gateway asks
+            from policies.egress.outside import not_reached  # noqa: PLC0415 - only a terminating gateway asks
 
             return not_reached(raw)
         case IngressWatch():
@@ -189,23 +189,23 @@ def _parse_entry(watch: EntryWatch, raw: Any) -> Answer:
         case MeshWatch():
             return parse_mesh(raw)
         case IngressWatch():
-            from policies.ingress import parse_ingress  # noqa: PLC0415 - only an ingress gateway asks
+            from policies.edge.ingress import parse_ingress  # noqa: PLC0415 - only an ingress gateway asks
 
             return parse_ingress(raw)
         case ApiGatewayWatch():
-            from policies.api_gateway import parse_api_gateway  # noqa: PLC0415 - only an api-gateway asks
+            from policies.edge.api_gateway import parse_api_gateway  # noqa: PLC0415 - only an api-gateway asks
 
             return parse_api_gateway(raw)
         case TerminatingWatch():
-            from policies.egress import parse_terminating  # noqa: PLC0415 - only a terminating gateway asks
+            from policies.egress.links import parse_terminating  # noqa: PLC0415 - only a terminating gateway asks
 
             return parse_terminating(raw)
         case ResolverWatch():
-            from policies.outside import parse_resolver  # noqa: PLC0415 - as above
+            from policies.egress.outside import parse_resolver  # noqa: PLC0415 - as above
 
             return parse_resolver(raw)
         case DefaultsWatch(service):
-            from policies.outside import parse_proxy_defaults, parse_service_defaults  # noqa: PLC0415 - as above
+            from policies.egress.outside import parse_proxy_defaults, parse_service_defaults  # noqa: PLC0415 - as above
 
             return parse_service_defaults(raw) if service else parse_proxy_defaults(raw)
 

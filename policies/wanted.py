@@ -93,7 +93,7 @@ def _exposed_names(snapshot: Snapshot) -> set[str]:
         return passed_on | snapshot.bindings.services()
     if snapshot.ingress is None:
         return passed_on
-    from policies.ingress import exposed  # noqa: PLC0415 - only an ingress gateway has heard an entry
+    from policies.edge.ingress import exposed  # noqa: PLC0415 - only an ingress gateway has heard an entry
 
     rows = snapshot.gateway_services or ()
     return passed_on | {service.name for listener in snapshot.ingress.listeners for service in exposed(listener, rows)}

@@ -43,7 +43,7 @@ from sidecar.settings import ProcessSettings
 from sidecar.sources import Sources
 
 if TYPE_CHECKING:
-    from dataplane.challenges import Challenges
+    from dataplane.edge.challenges import Challenges
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from controlplane.registration import Definition
 from policies.snapshot import Role
 
 if TYPE_CHECKING:
-    from policies.edge import EdgeSettings
+    from policies.edge.settings import EdgeSettings
 
 DEFAULT_ADMIN = ("127.0.0.1", 19000)  # Envoy's under `consul connect envoy`
 DRAIN_SECONDS = 30.0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from controlplane.consul.catalog import Catalog
     from controlplane.issuer.linked import LinkedLeaves
     from controlplane.issuer.session import VaultSession
-    from dataplane.challenges import Challenges
+    from dataplane.edge.challenges import Challenges
     from policies.updates import Update
     from sidecar.settings import ProcessSettings
 
@@ -65,7 +65,7 @@ class Sources:
     def follow_listeners(self, table: Table, datacenter: str) -> None:
         """Have the certificates that a table's listeners call for."""
         if self.certificates is not None:
-            from policies.called_certificates import called_for, client_cas  # noqa: PLC0415 - a sidecar needs none of it
+            from policies.edge.called_certificates import called_for, client_cas  # noqa: PLC0415 - a sidecar needs none of it
 
             self.certificates.adjust(called_for(table, datacenter), client_cas(table))
 

@@ -15,8 +15,8 @@ from typing import Protocol
 import structlog
 
 from controlplane.issuer import IssuerStatus
+from policies.edge.server_certificates import ServerCertificate, read_server_certificate
 from policies.errors import BadServerCertificate
-from policies.server_certificates import ServerCertificate, read_server_certificate
 
 log = structlog.get_logger(__name__)
 

@@ -18,10 +18,10 @@ import structlog
 from controlplane.certificates import SourceStatus, failed, succeeded
 from controlplane.certificates.acme_client import AcmeClient, Answers
 from controlplane.certificates.acme_state import AcmeState
-from policies.acme import REFUSED, RENEWAL, AcmeCertificate
+from policies.edge.acme import REFUSED, RENEWAL, AcmeCertificate
+from policies.edge.server_certificates import ServerCertificate
 from policies.errors import IssuerError, IssuerUnreachable
 from policies.rotation import DEFAULT_POLICY, RenewalPolicy, pause_before, retry_pause
-from policies.server_certificates import ServerCertificate
 
 log = structlog.get_logger(__name__)
 

@@ -26,7 +26,7 @@ from josepy.jwk import JWK, JWKEC
 
 from controlplane.certificates.acme_state import Account, AcmeState
 from controlplane.issuer.csr import new_key, private_pem
-from policies.acme import TLS_ALPN_01, AcmeCertificate, AcmeChallenge, HttpChallenge, TlsChallenge
+from policies.edge.acme import TLS_ALPN_01, AcmeCertificate, AcmeChallenge, HttpChallenge, TlsChallenge
 from policies.errors import IssuerError, IssuerRefused, IssuerUnreachable
 
 CALL_SECONDS = 10

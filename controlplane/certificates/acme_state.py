@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.certificates import checked_pair
-from policies.acme import AcmeCertificate
+from policies.edge.acme import AcmeCertificate
+from policies.edge.server_certificates import ServerCertificate
 from policies.errors import BadServerCertificate, IssuerUnreachable
-from policies.server_certificates import ServerCertificate
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 from controlplane.certificates import SourceStatus, checked_pair, failed, succeeded
 from controlplane.certificates.files import LOOK_SECONDS, Watched, pair
-from policies.edge_tls import EntryCertificate
+from policies.edge.server_certificates import ServerCertificate
+from policies.edge.tls import EntryCertificate
 from policies.errors import BadServerCertificate, CatalogError
 from policies.rotation import retry_pause
-from policies.server_certificates import ServerCertificate
 from policies.weak import mapping
 
 INLINE, FILES = "inline-certificate", "file-system-certificate"

@@ -13,9 +13,9 @@ from pathlib import Path
 import structlog
 
 from controlplane.certificates import SourceStatus, checked_pair, failed, succeeded
-from policies.edge_tls import FileCertificate
+from policies.edge.server_certificates import ServerCertificate
+from policies.edge.tls import FileCertificate
 from policies.errors import BadServerCertificate
-from policies.server_certificates import ServerCertificate
 
 log = structlog.get_logger(__name__)
 

@@ -13,9 +13,9 @@ import structlog
 
 from controlplane.certificates import CertificateSource, SourceStatus, failed
 from controlplane.certificates.files import LOOK_SECONDS, Watched
-from policies.edge_tls import CertificateSettings
+from policies.edge.server_certificates import CertificateReference, CertificateUpdate, ClientCaUpdate
+from policies.edge.tls import CertificateSettings
 from policies.errors import BadServerCertificate, Problem
-from policies.server_certificates import CertificateReference, CertificateUpdate, ClientCaUpdate
 from policies.updates import Update
 
 log = structlog.get_logger(__name__)

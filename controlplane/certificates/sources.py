@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from controlplane.certificates import CertificateSource
 from controlplane.certificates.entries import Entries, EntrySource
 from controlplane.certificates.files import FileSource
-from policies.acme import AcmeCertificate
-from policies.edge_tls import CertificateSettings, EntryCertificate, FileCertificate
+from policies.edge.acme import AcmeCertificate
+from policies.edge.tls import CertificateSettings, EntryCertificate, FileCertificate
 
 if TYPE_CHECKING:
     from controlplane.certificates.acme_client import Answers

@@ -8,9 +8,9 @@ from controlplane.certificates import SourceStatus, checked_pair
 from controlplane.issuer.csr import common_name, new_key, ordered_chain, private_pem, server_request
 from controlplane.issuer.renewal import renewed
 from controlplane.issuer.session import VaultSession
-from policies.edge_tls import VaultCertificate
+from policies.edge.server_certificates import ServerCertificate, canonical_name
+from policies.edge.tls import VaultCertificate
 from policies.errors import BadServerCertificate
-from policies.server_certificates import ServerCertificate, canonical_name
 
 
 class VaultSource:

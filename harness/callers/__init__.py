@@ -23,9 +23,9 @@ from harness.certificates import Authority
 from harness.halves import Half, edge
 from harness.wire import App, Message, Side
 from lictor.up.ports import free_ports
-from policies.edge import EdgeSettings
-from policies.edge_tls import EdgeTls, FileCertificate
-from policies.server_certificates import CertificateReference, CertificateUpdate
+from policies.edge.server_certificates import CertificateReference, CertificateUpdate
+from policies.edge.settings import EdgeSettings
+from policies.edge.tls import EdgeTls, FileCertificate
 
 HERE = Path(__file__).parent
 LARGE = b"0123456789abcdef" * 65536

@@ -24,9 +24,9 @@ from harness.acme import AcmeServer, acme_server
 from harness.servers import REPOSITORY, ConsulServer, Program, consul_server, eventually, http_json
 from harness.wire import Wire
 from lictor.up.ports import free_ports
-from policies.acme import AcmeCertificate, AcmeChallenge, HttpChallenge
+from policies.edge.acme import AcmeCertificate, AcmeChallenge, HttpChallenge
+from policies.edge.server_certificates import ServerCertificate
 from policies.rotation import RenewalPolicy
-from policies.server_certificates import ServerCertificate
 
 GATEWAY, PROCESS = "127.0.0.9", "127.0.0.8"  # who listens on 80 and 443: a gateway, and this process
 QUICK = RenewalPolicy(first_retry=0.2, longest_retry=0.2)

@@ -21,8 +21,8 @@ from harness.servers import REPOSITORY, eventually
 from harness.wire import App, Wire, say
 from harness.world import GATEWAY, World, run_script, world
 from lictor.up.ports import free_ports
-from policies.proxy_protocol import render_proxy_header
-from policies.server_certificates import ServerCertificate, read_server_certificate
+from policies.edge.proxy_protocol import render_proxy_header
+from policies.edge.server_certificates import ServerCertificate, read_server_certificate
 
 OUTSIDE = Authority("the outside")
 SERVICES = [{"Name": "web", "Hosts": ["web.example.com"]}]

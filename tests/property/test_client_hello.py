@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.hellos import OF_CURL, OF_OPENSSL, extension, message, of_python, protocols, records, server_name
-from policies.client_hello import MAX_HELLO, ClientHello, parse_client_hello
+from policies.edge.client_hello import MAX_HELLO, ClientHello, parse_client_hello
 from policies.errors import PreambleError
 
 MANY = settings(max_examples=int(os.environ.get("N", "100")))

@@ -7,9 +7,9 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataplane.egress.proxied_heads import parse_proxied
 from dataplane.heads import BadHead
-from dataplane.proxied_heads import parse_proxied
-from policies.forward_proxy import HTTP_PORT, parse_authority
+from policies.egress.forward_proxy import HTTP_PORT, parse_authority
 
 PIECES = (
     "a",

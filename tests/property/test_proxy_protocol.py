@@ -7,8 +7,8 @@ import os
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.edge.proxy_protocol import MAX_HEADER, ProxyHeader, parse_proxy_header, render_proxy_header
 from policies.errors import PreambleError
-from policies.proxy_protocol import MAX_HEADER, ProxyHeader, parse_proxy_header, render_proxy_header
 
 MANY = settings(max_examples=int(os.environ.get("N", "300")))
 ports = st.integers(0, 65535)

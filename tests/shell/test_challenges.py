@@ -14,10 +14,10 @@ from harness.meshes import Json
 from harness.servers import eventually
 from harness.wire import App, Wire, say
 from lictor.up.ports import free_ports
-from policies.acme import HTTP_01, TLS_ALPN_01, AcmeCertificate, HttpChallenge
-from policies.edge import EdgeSettings
-from policies.edge_tls import EdgeTls, PortWords, RedirectToTls
-from policies.server_certificates import CertificateReference, CertificateUpdate, read_server_certificate
+from policies.edge.acme import HTTP_01, TLS_ALPN_01, AcmeCertificate, HttpChallenge
+from policies.edge.server_certificates import CertificateReference, CertificateUpdate, read_server_certificate
+from policies.edge.settings import EdgeSettings
+from policies.edge.tls import EdgeTls, PortWords, RedirectToTls
 
 PATH = "/.well-known/acme-challenge/"
 WEB = {"Name": "web", "Hosts": ["*"]}

@@ -18,11 +18,11 @@ from harness.meshes import Json
 from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire, echo_server, say
 from lictor.up.ports import free_ports
-from policies.edge import EdgeSettings
-from policies.forwarding import Forwarding
+from policies.edge.forwarding import Forwarding
+from policies.edge.proxy_protocol import ProxyProtocol, parse_proxy_header, render_proxy_header
+from policies.edge.rate_limit import Rate
+from policies.edge.settings import EdgeSettings
 from policies.protection import Protection
-from policies.proxy_protocol import ProxyProtocol, parse_proxy_header, render_proxy_header
-from policies.rate_limit import Rate
 
 HERE = (ipaddress.ip_network("127.0.0.0/8"),)
 ELSEWHERE = (ipaddress.ip_network("192.0.2.0/24"),)

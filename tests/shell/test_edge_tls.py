@@ -23,19 +23,19 @@ from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire, echo_server, say
 from lictor.up.ports import free_ports
 from policies.compiler import compile_table
-from policies.edge import EdgeSettings
-from policies.edge_tls import EdgeTls, FileCertificate, Hsts, PortWords, RedirectToTls
-from policies.forwarding import Forwarding
-from policies.protection import Protection
-from policies.proxy_protocol import ProxyProtocol, render_proxy_header
-from policies.rate_limit import Rate
-from policies.server_certificates import (
+from policies.edge.forwarding import Forwarding
+from policies.edge.proxy_protocol import ProxyProtocol, render_proxy_header
+from policies.edge.rate_limit import Rate
+from policies.edge.server_certificates import (
     CertificateReference,
     CertificateUpdate,
     ClientCaUpdate,
     ServerCertificate,
     read_server_certificate,
 )
+from policies.edge.settings import EdgeSettings
+from policies.edge.tls import EdgeTls, FileCertificate, Hsts, PortWords, RedirectToTls
+from policies.protection import Protection
 from policies.updates import Update
 from policies.watches import IngressWatch
 

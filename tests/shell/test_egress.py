@@ -18,9 +18,9 @@ from harness.meshes import Json, intention, link, outside, sidecar, terminating,
 from harness.servers import eventually
 from harness.wire import App, Message, Side, Wire, echo_server, say
 from lictor.up.ports import free_ports
-from policies.edge import EdgeSettings
+from policies.edge.rate_limit import Rate
+from policies.edge.settings import EdgeSettings
 from policies.protection import INSIDE, Protection
-from policies.rate_limit import Rate
 from policies.watches import GatewayServicesWatch, IntentionsWatch, OutsideWatch, TerminatingWatch
 
 GET = b"GET / HTTP/1.1\r\nHost: ext\r\n\r\n"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dataplane import names
 from dataplane.clock import NEVER, Clock
 from dataplane.dialling import Dialler
+from dataplane.egress import names
 from dataplane.live import Live
 from dataplane.metrics import Metrics
 from dataplane.pool import Route
@@ -25,9 +25,9 @@ from harness.outside import Seen, server_context, write_leaf, write_root
 from harness.wire import App, Wire, serving
 from lictor.up.ports import free_ports
 from policies.balance import Endpoint, LoadBalancer, build
-from policies.egress import Origination
+from policies.egress.host_names import dialled
+from policies.egress.links import Origination
 from policies.errors import ConnectFailed, ConnectTimedOut
-from policies.host_names import dialled
 from policies.table import Cluster
 from policies.watches import OutsideWatch
 

@@ -17,9 +17,9 @@ from harness.meshes import Json, chain, ingress, intention, sidecar, upstream
 from harness.wire import Wire, echo_server
 from lictor.up.ports import free_ports
 from policies.compiler import compile_table
-from policies.edge import EdgeSettings
-from policies.passthrough import PassthroughRule
-from policies.proxy_protocol import ProxyProtocol
+from policies.edge.passthrough import PassthroughRule
+from policies.edge.proxy_protocol import ProxyProtocol
+from policies.edge.settings import EdgeSettings
 
 
 def shown(authority: Authority, name: str) -> ssl.SSLContext:

@@ -29,11 +29,11 @@ from harness.meshes import ingress, intention, sidecar, upstream
 from harness.recorder import Recorder
 from harness.smuggling import ADMIN, Answer, Row, answers, rows
 from lictor.up.ports import free_ports
-from policies.edge import EdgeSettings
-from policies.edge_tls import OWN, EdgeTls, FileCertificate
+from policies.edge.server_certificates import CertificateReference, CertificateUpdate
+from policies.edge.settings import EdgeSettings
+from policies.edge.tls import OWN, EdgeTls, FileCertificate
 from policies.intentions import Decision, SourcePolicy
 from policies.matching import Headers
-from policies.server_certificates import CertificateReference, CertificateUpdate
 
 PATIENCE = 10.0
 FENCE = b"GET /fence HTTP/1.1\r\nHost: api\r\n\r\n"

@@ -6,8 +6,8 @@ import pytest
 
 from gateway.acme import wrong_directory
 from gateway.config import read_gateway
-from policies.acme import AcmeCertificate
-from policies.edge_tls import CertificateSettings
+from policies.edge.acme import AcmeCertificate
+from policies.edge.tls import CertificateSettings
 from policies.errors import ConfigError
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from gateway.config import read_gateway
+from policies.edge.rate_limit import Rate
 from policies.errors import ConfigError
 from policies.protection import INSIDE
-from policies.rate_limit import Rate
 from policies.snapshot import Role
 
 

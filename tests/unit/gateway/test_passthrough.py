@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from gateway.config import read_gateway
+from policies.edge.passthrough import PassthroughRule
 from policies.errors import ConfigError
-from policies.passthrough import PassthroughRule
 
 GATEWAY = "gateway: {service: edge, address: '192.0.2.10:8443'}\nissuer: consul\n"
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from gateway.config import read_gateway
-from policies.edge import NO_EDGE, EdgeSettings
+from policies.edge.forwarding import Forwarding
+from policies.edge.proxy_protocol import ProxyProtocol
+from policies.edge.rate_limit import Rate
+from policies.edge.settings import NO_EDGE, EdgeSettings
 from policies.errors import ConfigError
-from policies.forwarding import Forwarding
 from policies.protection import Protection
-from policies.proxy_protocol import ProxyProtocol
-from policies.rate_limit import Rate
 
 GATEWAY = "gateway: {service: edge, address: '192.0.2.10:8443'}\nissuer: consul\n"
 

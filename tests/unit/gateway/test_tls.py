@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import read_gateway
-from policies.edge_tls import (
+from policies.edge.tls import (
     EdgeTls,
     FileCertificate,
     Hsts,

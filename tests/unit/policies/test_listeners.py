@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from harness.certificates import Authority
 from harness.meshes import sidecar, upstream
-from policies.edge_tls import ListenerTls
+from policies.edge.passthrough import PassthroughListener
+from policies.edge.tls import ListenerTls
 from policies.identity import SpiffeId
 from policies.listeners import Changes, ListenerKey, Purpose, behind, changes, wanted_listeners
-from policies.passthrough import PassthroughListener
 from policies.table import Egress, IngressListener, Table, UpstreamListener, VirtualHost
 
 

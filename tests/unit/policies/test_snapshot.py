@@ -18,9 +18,9 @@ from harness.meshes import (
     target_row,
     upstream,
 )
+from policies.edge.server_certificates import CertificateReference, CertificateUpdate, ClientCaUpdate, EdgeMaterial
 from policies.intentions import Action
 from policies.reducer import apply
-from policies.server_certificates import CertificateReference, CertificateUpdate, ClientCaUpdate, EdgeMaterial
 from policies.snapshot import Role, Snapshot
 from policies.updates import Heard, LeafUpdate
 from policies.wanted import missing, waiting, wanted

@@ -14,9 +14,9 @@ from controlplane.certificates.acme_state import AcmeState
 from harness.certificates import Authority, Mistakes
 from harness.servers import eventually
 from lictor.up.ports import free_ports
-from policies.acme import AcmeCertificate, AcmeChallenge
+from policies.edge.acme import AcmeCertificate, AcmeChallenge
+from policies.edge.server_certificates import ServerCertificate
 from policies.rotation import RenewalPolicy
-from policies.server_certificates import ServerCertificate
 
 CA = Authority()
 QUICK = RenewalPolicy(first_retry=0.05, longest_retry=0.05)

@@ -7,7 +7,7 @@ import pytest
 
 from controlplane.certificates.acme_state import Account, AcmeState
 from harness.certificates import Authority, Mistakes
-from policies.acme import AcmeCertificate
+from policies.edge.acme import AcmeCertificate
 from policies.errors import BadServerCertificate, IssuerUnreachable
 
 CA = Authority()

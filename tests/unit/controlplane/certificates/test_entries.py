@@ -11,9 +11,9 @@ from typing import Any
 from controlplane.certificates.entries import EntrySource
 from harness.certificates import Authority
 from harness.servers import eventually
-from policies.edge_tls import EntryCertificate
+from policies.edge.server_certificates import ServerCertificate
+from policies.edge.tls import EntryCertificate
 from policies.errors import CatalogError, CatalogUnreachable
-from policies.server_certificates import ServerCertificate
 
 CA = Authority()
 

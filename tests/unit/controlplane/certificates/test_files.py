@@ -9,9 +9,9 @@ import pytest
 from controlplane.certificates.files import FileSource, Watched
 from harness.certificates import Authority
 from harness.servers import eventually
-from policies.edge_tls import FileCertificate
+from policies.edge.server_certificates import ServerCertificate
+from policies.edge.tls import FileCertificate
 from policies.errors import BadServerCertificate
-from policies.server_certificates import ServerCertificate
 
 CA = Authority()
 

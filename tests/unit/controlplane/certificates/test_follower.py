@@ -9,8 +9,8 @@ from controlplane.certificates import SourceStatus
 from controlplane.certificates.follower import Certificates
 from harness.certificates import Authority
 from harness.servers import eventually
-from policies.edge_tls import CertificateSettings, FileCertificate
-from policies.server_certificates import CertificateReference, CertificateUpdate, ClientCaUpdate, ServerCertificate
+from policies.edge.server_certificates import CertificateReference, CertificateUpdate, ClientCaUpdate, ServerCertificate
+from policies.edge.tls import CertificateSettings, FileCertificate
 from policies.updates import Update
 
 CA = Authority()
