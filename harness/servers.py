@@ -36,7 +36,10 @@ _STARTUP_SECONDS = 90.0  # of a machine that starts a dozen others at the same t
 _STOP_SECONDS = 30.0
 REPOSITORY = Path(__file__).resolve().parent.parent
 STRICT_LOGS = "LICTOR_STRICT_LOGS"  # set by the suite: a log of ours with a complaint in it is a failure
-COMPLAINT = re.compile(r"Traceback \(most|[A-Z]\w*Warning: |never retrieved|was never awaited|Exception ignored in")
+COMPLAINT = re.compile(
+    r'Traceback \(most|"exception": \[| raised='
+    r"|[A-Z]\w*Warning: |never retrieved|was never awaited|Exception ignored in"
+)
 
 
 class ServersMissing(Exception):

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)
 _BOLD, _DIM, _RED, _GREEN, _PLAIN = "\033[1m", "\033[2m", "\033[31m", "\033[1;32m", "\033[0m"
@@ -89,8 +89,20 @@ def told(text: str) -> str:
         return text
     if not isinstance(row, dict) or "event" not in row:
         return text
-    rest = " ".join(
-        f"{key}={value}" for key, value in row.items() if key not in {"event", "level", "timestamp", "logger"}
-    )
-    words = f"{row['event']}".replace("_", " ")
+    words = str(row.pop("event"))
+    if " " not in words:  # of ours; what libraries say are sentences
+        words = words.replace("_", " ")
+    if raised := _raised(row.pop("exception", None)):
+        row["raised"] = raised
+    rest = " ".join(f"{key}={value}" for key, value in row.items() if key not in {"level", "timestamp", "logger"})
     return f"{row.get('level', '')}: {words} {rest}".strip(": ")
+
+
+def _raised(exceptions: Any) -> str:
+    """Return what an exception says and where it was raised, as structlog writes it; "" where there is none."""
+    try:
+        last, *_ = exceptions
+        frame = last["frames"][-1]
+        return f"{last['exc_type']}: {last['exc_value']} ({frame['filename']}:{frame['lineno']})"
+    except (TypeError, ValueError, LookupError):
+        return ""

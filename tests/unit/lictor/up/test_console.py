@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 
@@ -67,6 +68,10 @@ def test_a_terminal_that_is_gone_stops_nobody() -> None:
     assert written(Gone()) == ""
 
 
+FRAMES = [{"filename": "a.py", "lineno": 3}, {"filename": "b.py", "lineno": 7}]
+RAISED = {"exc_type": "OSError", "exc_value": "no", "frames": FRAMES}
+
+
 @pytest.mark.parametrize(
     ("line", "text"),
     [
@@ -78,6 +83,14 @@ def test_a_terminal_that_is_gone_stops_nobody() -> None:
             "error: leaf unusable error=no",
         ),
         ('{"event": "x"}', "x"),
+        (
+            json.dumps(
+                {"event": "Task of read_all failed", "level": "error", "logger": "asyncio", "exception": [RAISED]}
+            ),
+            "error: Task of read_all failed raised=OSError: no (b.py:7)",
+        ),
+        ('{"event": "x", "level": "info", "exception": []}', "info: x"),
+        ('{"event": "x", "level": "info", "exception": "none"}', "info: x"),
     ],
 )
 def test_a_proxys_json_is_told_in_words(line: str, text: str) -> None:
