@@ -30,7 +30,7 @@ from policies.intentions import Action, parse_intentions
 from policies.watches import DefaultActionWatch, IntentionsWatch
 
 SOURCES = ("web", "db", "other")
-TARGET = "auth-api"
+TARGET = "auth-api"  # the beginning of the names of most: what it has heard of a name an agent remembers for a moment
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def sources(seed: int) -> dict[str, list[dict[str, Any]]]:
     """Return random sources for the exact destination and for `*`."""
     chance = random.Random(seed)
     found: dict[str, list[dict[str, Any]]] = {}
-    for destination in (TARGET, "*"):
+    for destination in (f"{TARGET}-{seed}", "*"):
         rows = []
         for source in ("web", "db", "*"):
             kind = chance.choice(["none", "allow", "deny", "http"])
@@ -78,7 +78,8 @@ def sources(seed: int) -> dict[str, list[dict[str, Any]]]:
 @pytest.mark.parametrize("seed", range(12))
 async def test_our_decision_is_the_agents(serving: tuple[ConsulServer, bool], seed: int) -> None:
     server, by_default = serving
-    server.write({"Kind": "service-defaults", "Name": TARGET, "Protocol": "http"})
+    target = f"{TARGET}-{seed}"
+    server.write({"Kind": "service-defaults", "Name": target, "Protocol": "http"})
     for destination, rows in sources(seed).items():
         if rows:
             server.write({"Kind": "service-intentions", "Name": destination, "Sources": rows})
@@ -86,15 +87,15 @@ async def test_our_decision_is_the_agents(serving: tuple[ConsulServer, bool], se
             server.api(f"config/service-intentions/{destination}", "DELETE")
     async with Catalog(ConsulSettings(server.http_addr)) as agent:
         trust_domain = str((await agent.roots())["TrustDomain"])
-        rows = (await agent.read(IntentionsWatch(TARGET), "", 1)).data
-        allowed = (await agent.read(DefaultActionWatch(TARGET), "", 1)).data
+        rows = (await agent.read(IntentionsWatch(target), "", 1)).data
+        allowed = (await agent.read(DefaultActionWatch(target), "", 1)).data
     intentions, problems = parse_intentions(rows)
     assert not problems
     assert allowed is by_default
     default = Action.ALLOW if allowed else Action.DENY
     for source in SOURCES:
         uri = f"spiffe://{trust_domain}/ns/default/dc/dc1/svc/{source}"
-        body = {"Target": TARGET, "ClientCertURI": uri, "ClientCertSerial": "00"}
+        body = {"Target": target, "ClientCertURI": uri, "ClientCertSerial": "00"}
         theirs = server.api("agent/connect/authorize", "POST", body)
         ours = intentions.for_source(source, default).connection
         assert ours.allowed is theirs["Authorized"], (source, ours.because, theirs["Reason"])
@@ -196,18 +197,18 @@ HIDING: dict[str, dict[str, list[dict[str, Any]]]] = {
 }
 
 
-def write_hiding(server: ConsulServer, hiding: str) -> None:
+def write_hiding(server: ConsulServer, hiding: str, target: str) -> None:
     clear(server)
-    server.write({"Kind": "service-defaults", "Name": TARGET, "Protocol": "http"})
+    server.write({"Kind": "service-defaults", "Name": target, "Protocol": "http"})
     for destination, sources in {TARGET: [], **HIDING[hiding]}.items():
-        own = [ONLY_OK] if destination == TARGET else []
-        server.write({"Kind": "service-intentions", "Name": destination, "Sources": own + sources})
+        own, name = ([ONLY_OK], target) if destination == TARGET else ([], destination)
+        server.write({"Kind": "service-intentions", "Name": name, "Sources": own + sources})
 
 
-async def default_of(server: ConsulServer, token: str) -> bool | None:
+async def default_of(server: ConsulServer, token: str, target: str) -> bool | None:
     """Return what a token finds out of the default, once the agent has heard of the intentions."""
     async with Catalog(ConsulSettings(server.http_addr, token=token)) as agent:
-        return (await agent.read(DefaultActionWatch(TARGET), "", 1)).data  # type: ignore[no-any-return]
+        return (await agent.read(DefaultActionWatch(target), "", 1)).data  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("hiding", HIDING)
@@ -215,11 +216,12 @@ async def test_no_intention_of_everybody_passes_for_the_default(
     serving: tuple[ConsulServer, bool], hiding: str
 ) -> None:
     server, expected = serving
-    write_hiding(server, hiding)
+    target = f"{TARGET}-{hiding}"
+    write_hiding(server, hiding, target)
     for _ in range(3):
-        assert await default_of(server, "") is expected
+        assert await default_of(server, "", target) is expected
     async with Catalog(ConsulSettings(server.http_addr)) as agent:
-        rows = (await agent.read(IntentionsWatch(TARGET), "", 1)).data
+        rows = (await agent.read(IntentionsWatch(target), "", 1)).data
     intentions, _ = parse_intentions(rows)
     policy = intentions.for_source("web", Action.ALLOW if expected else Action.DENY)
     assert policy.request("GET", "/ok", NO_HEADERS).allowed
@@ -256,18 +258,18 @@ def denying(request: pytest.FixtureRequest) -> Iterator[ConsulServer]:
 
 @pytest.mark.parametrize(("hiding", "rules"), FINDS_OUT, ids=map("/".join, FINDS_OUT))
 async def test_who_may_ask_less_knows_less_but_nothing_wrong(denying: ConsulServer, hiding: str, rules: str) -> None:
-    write_hiding(denying, hiding)
     name = f"{rules}-of-{hiding}"
-    denying.api("acl/policy", "PUT", {"Name": name, "Rules": RULES[rules].format(TARGET)})
+    write_hiding(denying, hiding, name)
+    denying.api("acl/policy", "PUT", {"Name": name, "Rules": RULES[rules].format(name)})
     token = str(denying.api("acl/token", "PUT", {"Policies": [{"Name": name}]})["SecretID"])
-    assert await default_of(denying, token) is (False if FINDS_OUT[hiding, rules] else None)
+    assert await default_of(denying, token, name) is (False if FINDS_OUT[hiding, rules] else None)
 
 
 async def test_envoy_and_our_sidecar_answer_alike_what_no_permission_matches(tmp_path: Path) -> None:
     """Web may GET /ok, everybody else may do everything, the agent denies by default: web's other paths are denied."""
     with consul_server(settings={"default_intention_policy": "deny"}) as server:
         server.write({"Kind": "proxy-defaults", "Name": "global", "Config": {"protocol": "http"}})
-        write_hiding(server, "all-to-it-allowed")
+        write_hiding(server, "all-to-it-allowed", TARGET)
         found = {}
         async with App().running() as app:
             for kind in ("envoy", "lictor"):
