@@ -21,8 +21,8 @@ demo: setup $(if $(REAL),servers)
 
 # Most of them wait for servers, so there is one worker more than cores.
 WORKERS ?= $(shell expr $$(nproc) + 1)
-# A test that hangs in C sees no signal: after ten minutes its worker says where it is, and ends. N asks for long tests.
-HANGING = $(if $(N),,-o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true)
+# A test that hangs in C sees no signal: after a quarter of an hour its worker says where it is, and ends. N asks for long tests.
+HANGING = $(if $(N),,-o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true)
 test: servers
 	PYTHONASYNCIODEBUG=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15 $(HANGING) $(ARGS)
 
