@@ -72,7 +72,7 @@ def after(look: Callable[[], Collection[str]], seconds: float = 15.0) -> list[st
 def main(command: list[str]) -> int:
     mark = secrets.token_hex(8)
     code = subprocess.run(command, env={**os.environ, MARK: mark}, check=False).returncode
-    left = after(lambda: marked(mark).values())
+    left = after(lambda: marked(mark).values(), 5.0)
     for pid, line in marked(mark).items():
         print(f"left behind, and ended now: {pid} {line}", file=sys.stderr)
         with contextlib.suppress(OSError):
