@@ -29,6 +29,7 @@ REQUESTS = int(os.environ.get("N", "0")) or 240
 GENERATION = 60  # requests to one set of entries
 INSTANCES = {"a-v1": {"version": "v1"}, "a-v2": {"version": "v2"}, "b-1": {}, "shut-1": {}, "t-1": {}}
 GATEWAYS = ("e-in", "l-in", "e-api", "l-api")
+SERVICES = ("a", "b", "s", "old", "dead", "shut")  # that a rule may lead to
 TCP = "tcp"  # the name of a listener of either kind, which leads to `t`
 LISTENERS = ("one", "two", "wild", "gone")  # `gone` has no route in every other generation
 # What the gateway at the edge says of its caller and its request: see the row "who called, from outside".
@@ -129,8 +130,13 @@ def http_route(made: Generation, chance: Chance, section: str) -> Json:
         "ResponseFilters": {"Headers": [made.marked()]},
         "Services": [{"Name": "b"}],
     }
+    # Nobody asks for these. Whoever follows a generation follows every service, those too that are new to its rules.
+    every = [
+        {"Matches": [{"Path": {"Match": "exact", "Value": f"/every/{name}"}}], "Services": [{"Name": name}]}
+        for name in SERVICES
+    ]
     rules = [rule(made, chance) for _ in range(chance.draw.randrange(3, 8))]
-    return {"Kind": "http-route", "Section": section, "Hostnames": hosts[section], "Rules": [mark, *rules]}
+    return {"Kind": "http-route", "Section": section, "Hostnames": hosts[section], "Rules": [mark, *every, *rules]}
 
 
 def rule(made: Generation, chance: Chance) -> Json:
@@ -148,7 +154,7 @@ def rule(made: Generation, chance: Chance) -> Json:
         own = {"Headers": header_filters(chance)}
         rows = [row | {"Filters": own} for row in rows]
     else:
-        row: Json = {"Name": chance.one(("a", "b", "s", "old", "dead", "shut"))}
+        row: Json = {"Name": chance.one(SERVICES)}
         if chance.yes(40):
             row["Filters"] = {"Headers": header_filters(chance)}
             row["ResponseFilters"] = {"Headers": header_filters(chance)}
