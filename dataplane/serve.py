@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _FROM_THE_MESH = frozenset({Purpose.INBOUND, Purpose.EGRESS})
+_FROM_OUTSIDE = frozenset({Purpose.INGRESS, Purpose.PASSTHROUGH})
 OPENED_AT_ONCE = 4  # listeners, until others have their turn
 
 
@@ -118,7 +119,7 @@ class Dataplane:
     @property
     def serves_outside(self) -> bool:
         """Return whether a port for callers from outside is open."""
-        return any(key.purpose in {"ingress", "passthrough"} for key in self.listeners)
+        return any(key.purpose in _FROM_OUTSIDE for key in self.listeners)
 
     @property
     def settled(self) -> bool:

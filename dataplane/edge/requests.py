@@ -119,7 +119,7 @@ class _Limits:
 
     def _too_many(self, reason: str, guest: Guest, wait: float) -> Reply:
         self._reception.tell(reason, guest)
-        return _too_many(reason, wait)
+        return Reply(429, reason, b"Too Many Requests", b"retry-after: %d\r\n" % math.ceil(wait))
 
 
 def _identity(downstream: Downstream) -> str:
@@ -127,10 +127,6 @@ def _identity(downstream: Downstream) -> str:
     if downstream.peer is not None:
         return str(downstream.peer.spiffe_id)
     return hashlib.sha256(downstream.peer_certificate).hexdigest() if downstream.peer_certificate else ""
-
-
-def _too_many(reason: str, wait: float) -> Reply:
-    return Reply(429, reason, b"Too Many Requests", b"retry-after: %d\r\n" % math.ceil(wait))
 
 
 # --- who it is from ------------------------------------------------------------------------------------------------
