@@ -57,6 +57,11 @@ class Problem:
         return f"{text}; {self.fix}" if self.fix else text
 
 
+def unknown_field(where: str, field: str) -> Problem:
+    """Return the problem of a field that a later Consul may have, while all else of its entry is followed."""
+    return Problem(where, f"its {field} is not understood", "it is not followed")
+
+
 class ConfigError(MeshError):
     """The operator's input is wrong. Carries every problem at once, in the order of the input."""
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from policies.errors import EntryError, Problem
+from policies.errors import EntryError, Problem, unknown_field
 from policies.matching import (
     Headers,
     PathMatch,
@@ -273,7 +273,7 @@ def _intention(row: Mapping[str, Any], problems: list[Problem]) -> Intention:
     if broken:
         problems.append(Problem(where, broken, "every request of this source is denied"))
     elif strange := unknown(row, _KNOWN | _DESCRIBING):
-        problems.append(Problem(where, f"its {strange} is not understood", "it is not followed"))
+        problems.append(unknown_field(where, strange))
     return Intention(
         source=source,
         destination=destination,

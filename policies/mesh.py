@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from policies.errors import Problem
+from policies.errors import Problem, unknown_field
 from policies.paths import ESCAPED_SLASHES, PathNormalization
 from policies.weak import Opaque, items, mapping
 
@@ -49,7 +49,7 @@ def parse_mesh(entry: Mapping[str, Any] | None) -> Mesh:
     )
 
 
-_KNOWN = {
+_KNOWN = {  # as `entries.schemas` has them, which every sidecar would have to load for this one entry
     "": frozenset({"Kind", "TLS", "HTTP", "TransparentProxy", "AllowEnablingPermissiveMutualTLS", "ValidateClusters"})
     | {"Peering", "Meta", "Hash", "CreateIndex", "ModifyIndex", "Namespace", "Partition"},
     "TLS": frozenset({"Incoming", "Outgoing"}),
@@ -60,7 +60,6 @@ _KNOWN = {
     "HTTP.Incoming.RequestNormalization": frozenset({"InsecureDisablePathNormalization", "MergeSlashes"})
     | {"PathWithEscapedSlashesAction", "HeadersWithUnderscoresAction"},
 }
-NOT_FOLLOWED = "it is not followed"
 
 
 def not_followed(entry: Mapping[str, Any] | None) -> tuple[Problem, ...]:
@@ -71,7 +70,7 @@ def not_followed(entry: Mapping[str, Any] | None) -> tuple[Problem, ...]:
         for step in filter(None, path.split(".")):
             row = mapping(row.get(step))
         strange = [f"{path}.{key}" if path else key for key, value in row.items() if value and key not in known]
-        problems += [Problem("mesh entry", f"its {name} is not understood", NOT_FOLLOWED) for name in strange]
+        problems += [unknown_field("mesh entry", name) for name in strange]
     return tuple(problems)
 
 

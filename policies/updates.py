@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from policies.chain import Chain, not_understood, parse_chain, passed_over
-from policies.errors import CatalogError, EntryError, MeshError, Problem
+from policies.errors import CatalogError, EntryError, MeshError, Problem, unknown_field
 from policies.identity import Leaf, Roots
 from policies.instances import Instance, parse_instances, steadied
 from policies.intentions import Action, Intentions, parse_intentions
-from policies.mesh import NOT_FOLLOWED, Mesh, not_followed, parse_mesh
+from policies.mesh import Mesh, not_followed, parse_mesh
 from policies.proxies import Registration, parse_registration
 from policies.watches import (
     ApiGatewayWatch,
@@ -179,9 +179,7 @@ def _about_entry(watch: EntryWatch, raw: Any) -> tuple[Problem, ...]:
 def _strangers(watch: EntryWatch, kind: str, raw: Any) -> tuple[Problem, ...]:
     from policies.entries.strangers import strangers  # noqa: PLC0415 - a sidecar needs no tables of fields
 
-    return tuple(
-        Problem(name_of(watch), f"its {path} is not understood", NOT_FOLLOWED) for path in strangers(kind, raw)
-    )
+    return tuple(unknown_field(name_of(watch), path) for path in strangers(kind, raw))
 
 
 def _parse_entry(watch: EntryWatch, raw: Any) -> Answer:

@@ -14,9 +14,8 @@ from typing import Any
 
 from policies.durations import parse_duration
 from policies.entries.strangers import strangers
-from policies.errors import EntryError, Problem
+from policies.errors import EntryError, Problem, unknown_field
 from policies.matching import PathMatch, ValueMatch, unknown
-from policies.mesh import NOT_FOLLOWED
 from policies.retries import RetryPolicy, parse_retry
 from policies.routes import HeaderModifiers, RouteMatch, merged, parse_modifiers
 from policies.weak import items, mapping
@@ -128,7 +127,7 @@ _REFUSED = re.compile(r"\.(?:Matches|Filters|ResponseFilters)\b")  # what is not
 def _not_followed(kind: str, row: Mapping[str, Any]) -> Iterable[Problem]:
     for path in strangers(kind, row):
         if not _REFUSED.search(path):
-            yield Problem(f"{kind} {row.get('Name')}", f"its {path} is not understood", NOT_FOLLOWED)
+            yield unknown_field(f"{kind} {row.get('Name')}", path)
 
 
 def parse_tcp_routes(rows: Iterable[object], gateway: str) -> tuple[TcpRoute, ...]:
