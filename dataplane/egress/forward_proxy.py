@@ -9,6 +9,7 @@ sent on as to any service outside, with TLS where the link has it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -111,13 +112,13 @@ def forwarding_decider(live: Live, pools: Pools, clock: Clock) -> Decide:
         found = egress.hosts.get(host) if egress is not None and host is not None else None
         policy = ForwardPolicy(peer.spiffe_id.service, egress) if egress is not None else None
         if generation is None or egress is None or policy is None or found is None:
-            return denials.answer(downstream, head, "host_not_linked", "no linked service has this host")
+            return denials.answer(downstream, head, "host_not_linked", lambda: "no linked service has this host")
         sni, forwarded = found
         chain = egress.chains[sni]
         if tunnel:
             decision = policy.request(CONNECT, "", head)
             if not decision.allowed:
-                return denials.answer(downstream, head, "denied_by_intention", decision.because)
+                return denials.answer(downstream, head, "denied_by_intention", lambda: decision.because)
             return _tunnel(pools, forwarded.raw)
         head.strip = (head.strip or frozenset()) | _OF_THE_PROXY
         forward = way_out(pools, chain, forwarded.clear)
@@ -125,8 +126,9 @@ def forwarding_decider(live: Live, pools: Pools, clock: Clock) -> Decide:
         downstream.memo = caller = Caller(generation.table, chain, policy, forward, b"")
         judged = judge_request(caller, head)
         if isinstance(judged, Reply) and judged.reason == "denied_by_intention":
-            because = policy.request(head.method, head.path, head).because
-            return denials.answer(downstream, head, judged.reason, because, judged)
+            return denials.answer(
+                downstream, head, judged.reason, lambda: policy.request(head.method, head.path, head).because, judged
+            )
         return judged
 
     return decide
@@ -145,9 +147,17 @@ class _Denials:
         self._untold = Untold()
 
     def answer(
-        self, downstream: Downstream, head: RequestHead, reason: str, because: str, reply: Reply | None = None
+        self,
+        downstream: Downstream,
+        head: RequestHead,
+        reason: str,
+        because: Callable[[], str],
+        reply: Reply | None = None,
     ) -> Reply:
-        """Return the reply, or one of 403. The line of the log is written once in a while for one like the last."""
+        """Return the reply, or one of 403.
+
+        The line of the log is written once in a while for one like the last; `because` is asked for no other.
+        """
         if head.method == CONNECT:
             downstream.last()  # what a caller has sent ahead was meant for the tunnel
         source = downstream.peer.spiffe_id.service if downstream.peer is not None else ""
@@ -155,5 +165,5 @@ class _Denials:
         facts = {"source": source, "host": host, "method": head.method, "reason": reason}
         untold = self._untold.due(tuple(facts.values()), self._clock.now)
         if untold is not None:
-            log.info("egress_denied", **facts, because=because, untold=untold)
+            log.info("egress_denied", **facts, because=because(), untold=untold)
         return reply or Reply(403, reason, _DENIED)
